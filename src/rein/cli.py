@@ -1,0 +1,115 @@
+"""The command line: one visible table of commands; each command is one function of one config.
+
+Flow     argv → the longest command name that matches → its config (config.py) → its function.
+A command's module is imported only when the command is run, so `rein --help` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rein import __version__
+from rein.config import from_flags
+from rein.errors import UserError, suggestion
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table: `rein NAME` calls `target`, a `package.module:function` of one config."""
+
+    name: str
+    target: str
+    summary: str
+
+    def load(self) -> tuple[Callable[[Any], object], type[Any]]:
+        """The function and the config class of its only parameter."""
+        module, name = self.target.split(":")
+        function = getattr(importlib.import_module(module), name)
+        parameter = next(iter(inspect.signature(function).parameters))
+        return function, typing.get_type_hints(function)[parameter]
+
+
+COMMANDS = (
+    Command("demo", "rein.demo:demo", "text on this machine → BPE → a GPT → samples and a report"),
+    Command("text build", "rein.text.build:build", "collect documents, split, tokenise: token shards"),
+    Command("text show", "rein.text.show:show", "what a corpus holds, and some of its documents"),
+    Command("bpe train", "rein.bpe.commands:train", "learn a vocabulary from text"),
+    Command("bpe encode", "rein.bpe.commands:encode", "text in, token ids out"),
+    Command("bpe decode", "rein.bpe.commands:decode", "token ids in, text out"),
+    Command("pretrain", "rein.train.pretrain:pretrain", "train a GPT on token shards"),
+    Command("perplexity", "rein.evals.perplexity:perplexity", "loss, perplexity and bits per byte of a text"),
+    Command("generate", "rein.models.sample:generate_command", "continue a prompt, streaming"),
+    Command("report", "rein.web.report:report", "write a run's report.html anew"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit status: 0 done, 2 an error of the user's, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except UserError as error:
+        print(f"UserError: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted. What was saved is whole; the same command continues from it.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) went away. Point stdout at nothing, so that the interpreter's own flush is quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"rein {__version__}")
+        return 0
+    command, rest = _find(words)
+    if command is None:
+        return 0
+    function, config_class = command.load()
+    config = from_flags(
+        config_class, rest, prog=f"rein {command.name}", description=inspect.getdoc(function) or ""
+    )
+    function(config)
+    return 0
+
+
+def _find(words: list[str]) -> tuple[Command | None, list[str]]:
+    """The command named by the first words, or None after a group's own help was printed."""
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        for command in COMMANDS:
+            if command.name == name:
+                return command, words[count:]
+    group = [command for command in COMMANDS if command.name.split()[0] == words[0]]
+    if group and (len(words) == 1 or words[1] in ("-h", "--help")):
+        print(_listing(f"usage: rein {words[0]} COMMAND [--help]", group))
+        return None, []
+    typed = " ".join(words[:2]) if group else words[0]
+    raise UserError(f"rein has no command {typed!r}.", suggestion(typed, [c.name for c in COMMANDS]))
+
+
+def overview() -> str:
+    """What `rein --help` prints."""
+    return _listing(
+        f"rein {__version__}: language models and agents from human feedback\n\n"
+        "usage: rein COMMAND [settings]      rein COMMAND --help teaches one command",
+        COMMANDS,
+    )
+
+
+def _listing(head: str, commands: Sequence[Command]) -> str:
+    width = max(len(command.name) for command in commands)
+    rows = [f"  {command.name:<{width}}  {command.summary}" for command in commands]
+    return "\n".join([head, "", *rows])

@@ -1,0 +1,195 @@
+"""The run folder, and the metrics: declared once, appended to `metrics.jsonl`, shown as progress.
+
+    runs/NAME/
+      config.json     the settings; `rein pretrain --config runs/NAME/config.json` replays the run
+      env.json        what it ran on: versions, threads, device, command line, one entry per start
+      metrics.jsonl   one JSON object per line; the truth that reports and dashboards read
+      samples.jsonl   what the model wrote, when
+      checkpoints/    one folder per checkpoint (checkpoint.py)
+      report.html     drawn from the files above (web/report.py)
+
+Only one process may write to a run folder at a time; a lock on `run.lock` sees to it, and goes with the
+process however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from rein import __version__, config
+from rein.errors import UserError, writing
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of `metrics.jsonl`: its unit and how it is computed."""
+
+    name: str
+    unit: str
+    formula: str
+
+
+METRICS = (
+    Metric("opt_step", "updates", "optimizer updates made when the row was written"),
+    Metric("tokens", "tokens", "training tokens seen so far: Σ over updates of sequences · n_ctx"),
+    Metric("wall_s", "seconds", "time spent in training, over all starts of the run"),
+    Metric("train_loss", "nats/token", "mean over the updates since the last row of mean_BT −log p(next token)"),
+    Metric("learning_rate", "1", "the schedule's value at the last update, before any bias correction"),
+    Metric("grad_norm", "1", "‖all gradients‖₂ before clipping, at the last update"),
+    Metric("sequences_per_batch", "sequences", "sequences in the last update's batch, after the ramp"),
+    Metric("tokens_per_s", "tokens/s", "training tokens since the last row / seconds in updates since then"),
+    Metric("model_flops_per_s", "FLOP/s", "tokens_per_s · (6 · weights used in products + 6 · n_layer · n_ctx · inner width)"),
+    Metric("peak_rss_bytes", "bytes", "the largest resident memory of the process so far"),
+    Metric("heldout_loss", "nats/token", "mean −log p(next token) over the held-out windows"),
+    Metric("heldout_perplexity", "1", "exp(heldout_loss); comparable only under one tokenizer"),
+    Metric("heldout_bits_per_byte", "bits/byte", "Σ −log₂ p(token) / UTF-8 bytes of those tokens; needs no tokenizer to compare"),
+)
+_NAMES = {metric.name for metric in METRICS}
+
+
+class RunFolder:
+    """An open run folder: a lock, an append-only metrics file, and the samples."""
+
+    def __init__(self, path: Path, settings: Any) -> None:
+        """Opens `path`, new or to be continued with the very same settings.
+
+        Raises   UserError when another process has it open, when it holds a run of other settings, or when
+                 it holds files that are no run's.
+        """
+        self.path = path
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "run.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"{path} is in use by another process.", "Wait for it to end, or choose another --out."
+            ) from None
+        self.resumed = (path / "config.json").exists()
+        if self.resumed:
+            self._check_same(settings)
+        else:
+            strangers = sorted(entry.name for entry in path.iterdir() if entry.name != "run.lock")
+            if strangers:
+                raise UserError(
+                    f"{path} is not empty ({', '.join(strangers[:3])}) and holds no run.",
+                    "Choose another --out, or empty the folder.",
+                )
+            config.write_json(settings, path / "config.json")
+        self._note_environment()
+        self._metrics: IO[str] = (path / "metrics.jsonl").open("a", encoding="utf-8")
+
+    def _check_same(self, settings: Any) -> None:
+        try:
+            old = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(
+                f"{self.path}/config.json cannot be read.", "Remove the folder, or choose another --out."
+            ) from None
+        new = config.to_dict(settings)
+        changed = [f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in sorted((old.keys() | new.keys()) - {"out"})
+                   if old.get(key) != new.get(key)]  # fmt: skip
+        if changed:
+            raise UserError(
+                f"{self.path} holds a run with other settings ({'; '.join(changed[:4])}).",
+                f"Choose another --out, or continue it with --config {self.path}/config.json.",
+            )
+
+    def _note_environment(self) -> None:
+        path = self.path / "env.json"
+        starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        starts.append(environment())
+        write_atomically(path, json.dumps(starts, indent=2) + "\n")
+
+    def truncate_after(self, opt_step: int) -> None:
+        """Drops the metrics and samples written after `opt_step`: the updates that a resumed run makes again."""
+        self._metrics.close()
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.path / name
+            rows = [row for row in read_rows(path) if row["opt_step"] <= opt_step]
+            write_atomically(path, "".join(_line(row) for row in rows))
+        self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+
+    def log(self, **values: float) -> None:
+        """Appends one row to metrics.jsonl. Every name must be declared in `METRICS`."""
+        unknown = values.keys() - _NAMES
+        assert not unknown, f"metrics not declared in run.METRICS: {sorted(unknown)}"
+        with writing(self.path / "metrics.jsonl"):
+            self._metrics.write(_line(values))
+            self._metrics.flush()
+
+    def sample(self, *, opt_step: int, prompt: str, text: str) -> None:
+        """Appends one sample of the model's writing to samples.jsonl."""
+        path = self.path / "samples.jsonl"
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(_line({"opt_step": opt_step, "prompt": prompt, "text": text}))
+
+    def close(self) -> None:
+        """Closes the files and gives the lock back."""
+        self._metrics.close()
+        self._lock.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON-lines file. A last line cut short by a kill is left out; a missing file has no rows."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                if line.endswith("\n"):
+                    raise UserError(f"{path} has a line that is not JSON: {line[:60]!r}.", "Remove that line.") from None
+                return
+            yield row
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes `text` to `path` so that a reader, or a kill at any moment, finds the old file or the new one."""
+    temporary = path.with_name(path.name + ".part")
+    with writing(path):
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run depend on besides its settings."""
+    import numpy
+    import torch
+
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "rein": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
