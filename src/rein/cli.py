@@ -78,9 +78,7 @@ def _run(words: list[str]) -> int:
     if command is None:
         return 0
     function, config_class = command.load()
-    config = from_flags(
-        config_class, rest, prog=f"rein {command.name}", description=inspect.getdoc(function) or ""
-    )
+    config = from_flags(config_class, rest, prog=f"rein {command.name}", description=inspect.getdoc(function) or "")
     function(config)
     return 0
 

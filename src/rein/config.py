@@ -12,14 +12,14 @@ import argparse
 import dataclasses
 import json
 import math
-import sys
+import shlex
 import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
-from rein.errors import UserError, suggestion, writing
+from rein.errors import UserError, suggestion
 
 T = TypeVar("T")
 _REQUIRED: Any = dataclasses.MISSING
@@ -79,7 +79,7 @@ def _parser(cls: type[Any], prog: str, description: str) -> _Parser:
         meta = field.metadata
         title = str(meta["group"])
         target = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
-        kind, optional = _strip_optional(hints[field.name])
+        kind, _ = _strip_optional(hints[field.name])
         text = _help_text(field)
         if get_origin(kind) is tuple:
             item = get_args(kind)[0]
@@ -89,8 +89,7 @@ def _parser(cls: type[Any], prog: str, description: str) -> _Parser:
         else:
             keywords = {"metavar": _metavar(field.name, kind)}
         if meta["positional"]:
-            if optional or field.default is not dataclasses.MISSING:
-                keywords.setdefault("nargs", "?")
+            keywords.setdefault("nargs", "?")  # whether it is required is `_build`'s to say: a file may give it
             parser.add_argument(field.name, help=text, **keywords)
         else:
             target.add_argument(flag_of(field.name), dest=field.name, help=text, **keywords)
@@ -134,7 +133,8 @@ def from_flags(cls: type[T], argv: Sequence[str], *, prog: str, description: str
     for word in unknown:
         if word.startswith("-"):
             flag = word.split("=", 1)[0]
-            known = [flag_of(f.name) for f in dataclasses.fields(cls) if not f.metadata["positional"]]
+            fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+            known = [flag_of(f.name) for f in fields if not f.metadata["positional"]]
             raise UserError(f"{prog} has no flag {flag}.", suggestion(flag, [*known, "--config"]))
         raise UserError(f"{prog} does not know what to do with {word!r}.", f"See `{prog} --help`.")
     file = flags.pop("config", None)
@@ -187,10 +187,9 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def write_json(config: Any, path: Path) -> None:
-    """Writes `config` so that `--config path` gives an equal object."""
-    with writing(path):
-        path.write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
+def to_json(config: Any) -> str:
+    """The text of a `config.json`: written to a file, `--config` of that file gives an equal object."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -293,11 +292,4 @@ def command_line(prog: str, config: Any) -> str:
 
 
 def _quoted(value: Any) -> str:
-    import shlex
-
     return shlex.quote(str(_plain(value)))
-
-
-def terminal() -> bool:
-    """Whether a person is watching standard error."""
-    return sys.stderr.isatty()

@@ -47,11 +47,19 @@ METRICS = (
     Metric("grad_norm", "1", "‖all gradients‖₂ before clipping, at the last update"),
     Metric("sequences_per_batch", "sequences", "sequences in the last update's batch, after the ramp"),
     Metric("tokens_per_s", "tokens/s", "training tokens since the last row / seconds in updates since then"),
-    Metric("model_flops_per_s", "FLOP/s", "tokens_per_s · (6 · weights used in products + 6 · n_layer · n_ctx · inner width)"),
+    Metric(
+        "model_flops_per_s",
+        "FLOP/s",
+        "tokens_per_s · (6 · weights used in products + 6 · n_layer · n_ctx · inner width)",
+    ),
     Metric("peak_rss_bytes", "bytes", "the largest resident memory of the process so far"),
     Metric("heldout_loss", "nats/token", "mean −log p(next token) over the held-out windows"),
     Metric("heldout_perplexity", "1", "exp(heldout_loss); comparable only under one tokenizer"),
-    Metric("heldout_bits_per_byte", "bits/byte", "Σ −log₂ p(token) / UTF-8 bytes of those tokens; needs no tokenizer to compare"),
+    Metric(
+        "heldout_bits_per_byte",
+        "bits/byte",
+        "Σ −log₂ p(token) / UTF-8 bytes of those tokens; needs no tokenizer to compare",
+    ),
 )
 _NAMES = {metric.name for metric in METRICS}
 
@@ -85,7 +93,7 @@ class RunFolder:
                     f"{path} is not empty ({', '.join(strangers[:3])}) and holds no run.",
                     "Choose another --out, or empty the folder.",
                 )
-            config.write_json(settings, path / "config.json")
+            write_atomically(path / "config.json", config.to_json(settings))
         self._note_environment()
         self._metrics: IO[str] = (path / "metrics.jsonl").open("a", encoding="utf-8")
 
@@ -156,7 +164,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except ValueError:
                 if line.endswith("\n"):
-                    raise UserError(f"{path} has a line that is not JSON: {line[:60]!r}.", "Remove that line.") from None
+                    raise UserError(
+                        f"{path} has a line that is not JSON: {line[:60]!r}.", "Remove that line."
+                    ) from None
                 return
             yield row
 
