@@ -54,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0 done, 2 an error of the user's, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(words)
+        try:
+            return _run(words)
+        finally:
+            sys.stdout.flush()  # here, where a reader that went away is still ours to handle
     except UserError as error:
         print(f"UserError: {error}", file=sys.stderr)
         return 2

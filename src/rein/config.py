@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import shlex
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -46,8 +46,10 @@ def setting(
 
 
 def flag_of(name: str) -> str:
-    """The flag of a field.  Example  >>> flag_of("n_layer")
-    '--n-layer'
+    """The flag of a field.
+
+    Example  >>> flag_of("n_layer")
+             '--n-layer'
     """
     return "--" + name.replace("_", "-")
 
@@ -65,7 +67,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30, width=100)
 
 
-def _parser(cls: type[Any], prog: str, description: str) -> _Parser:
+def _parser(cls: type[Any], prog: str, description: str, *, from_file: bool = False) -> _Parser:
     parser = _Parser(
         prog=prog,
         description=description,
@@ -84,12 +86,15 @@ def _parser(cls: type[Any], prog: str, description: str) -> _Parser:
         if get_origin(kind) is tuple:
             item = get_args(kind)[0]
             keywords: dict[str, Any] = {"nargs": "*", "metavar": _metavar(field.name, item)}
+            if not meta["positional"]:
+                keywords["action"] = "extend"
         elif kind is bool:
             keywords = {"action": argparse.BooleanOptionalAction}
         else:
             keywords = {"metavar": _metavar(field.name, kind)}
         if meta["positional"]:
-            keywords.setdefault("nargs", "?")  # whether it is required is `_build`'s to say: a file may give it
+            if from_file or field.default is not dataclasses.MISSING:
+                keywords.setdefault("nargs", "?")  # where a file may give it, `_build` says whether it is missing
             parser.add_argument(field.name, help=text, **keywords)
         else:
             target.add_argument(flag_of(field.name), dest=field.name, help=text, **keywords)
@@ -127,7 +132,8 @@ def from_flags(cls: type[T], argv: Sequence[str], *, prog: str, description: str
     Raises   UserError for an unknown flag (with a suggestion), a missing or an ill-typed value.
              SystemExit(0) after `--help`.
     """
-    parser = _parser(cls, prog, description)
+    from_file = any(word.split("=", 1)[0] == "--config" for word in argv)
+    parser = _parser(cls, prog, description, from_file=from_file)
     namespace, unknown = parser.parse_known_args(argv)
     flags = vars(namespace)
     for word in unknown:
@@ -165,9 +171,12 @@ def _from_text(raw: Any, hint: Any, where: str) -> Any:
         raise UserError(f"{where} is {raw!r}, but a whole number is expected.", "Write 300000, 300_000 or 3e5.")
     if kind is float:
         try:
-            return float(raw)
+            number = float(raw)
         except ValueError:
             raise UserError(f"{where} is {raw!r}, but a number is expected.", "Write 0.0006 or 6e-4.") from None
+        return _coerce(number, hint, where)
+    if get_origin(kind) is Literal:
+        raw = next((choice for choice in get_args(kind) if str(choice) == raw), raw)
     return _coerce(raw, hint, where)
 
 
@@ -197,7 +206,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"The config file {path} does not exist.", "Check the path given to --config.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"The config file {path} is not valid JSON: {error}.", "Correct the file.") from None
     except OSError as error:
         raise UserError(f"The config file {path} cannot be read: {error.strerror}.", "Check the path.") from None
@@ -223,7 +232,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if value is None and optional:
         return None
     if get_origin(kind) is Literal:
-        if value in get_args(kind):
+        if any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
             return value
         names = [str(choice) for choice in get_args(kind)]
         raise UserError(f"{where} is {value!r}.", suggestion(str(value), names))
@@ -234,8 +243,10 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, str | Path):
             return Path(value)
     elif kind is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
             return float(value)
+    elif kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON's 3e5
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     name = "a list" if get_origin(kind) is tuple else f"{kind.__name__}"
@@ -276,20 +287,42 @@ def _plain(value: Any) -> Any:
 
 def command_line(prog: str, config: Any) -> str:
     """The shortest command that gives `config`: only the settings that differ from their defaults."""
-    words = [prog]
+    flags: list[str] = []
+    places: list[str] = []  # the positional ones; a default is only written where a later one is not
+    skipped: list[str] = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.default is not dataclasses.MISSING and value == field.default:
+        texts = [_text(item) for item in value] if isinstance(value, tuple) else [_text(value)]
+        default = field.default is not dataclasses.MISSING and value == field.default
+        if field.metadata["positional"]:
+            skipped += texts
+            if not default:
+                places, skipped = places + skipped, []
+        elif default:
             continue
-        flag = [] if field.metadata["positional"] else [flag_of(field.name)]
-        if isinstance(value, bool):
-            words.append(flag_of(field.name) if value else "--no-" + field.name.replace("_", "-"))
-        elif isinstance(value, tuple):
-            words += [*flag, *(_quoted(item) for item in value)]
+        elif isinstance(value, bool):
+            flags.append(flag_of(field.name) if value else "--no-" + field.name.replace("_", "-"))
         else:
-            words += [*flag, _quoted(value)]
-    return " ".join(words)
+            flags += _flag_words(flag_of(field.name), texts)
+    if any(text.startswith("-") for text in places):
+        words = [*flags, "--", *places]
+    else:
+        words = [*places, *flags]
+    return " ".join([prog, *(shlex.quote(word) for word in words)])
 
 
-def _quoted(value: Any) -> str:
-    return shlex.quote(str(_plain(value)))
+def _flag_words(flag: str, texts: Sequence[str]) -> list[str]:
+    """A flag and its values; a value that begins with a dash needs `--flag=-value`."""
+    words: list[str] = [] if texts else [flag]
+    joined = True
+    for text in texts:
+        if text.startswith("-"):
+            words.append(f"{flag}={text}")
+        else:
+            words += [flag, text] if joined else [text]
+        joined = text.startswith("-")
+    return words
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -46,13 +46,17 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 
 # ENOSPC: the disk is full. EDQUOT: this user's share of it is. EFBIG: a file-size limit of this process.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+# A file stands where a folder is needed, or a folder where a file is.
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns a full disk or a forbidden folder, met while `path` is written, into a `UserError` that names it.
 
-    Raises   UserError when the disk is full, a quota or file-size limit is hit, or `path` may not be written.
+    Raises   UserError when the disk is full, a quota or file-size limit is hit, `path` may not be written,
+             or a file stands where a folder is needed.
     """
     try:
         yield
@@ -63,7 +67,7 @@ def writing(path: Path) -> Iterator[None]:
                 f"{_free_mb(path)} MB free on that disk). Nothing saved before was changed.",
                 "Free some space, or write elsewhere with --out, then run the same command again.",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (*_FORBIDDEN, *_IN_THE_WAY):
             raise UserError(
                 f"{path} cannot be written: {os.strerror(error.errno or 0)}.",
                 "Choose a folder of your own with --out.",

@@ -22,8 +22,9 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rein import __version__, config
 from rein.errors import UserError, writing
@@ -62,6 +63,8 @@ METRICS = (
     ),
 )
 _NAMES = {metric.name for metric in METRICS}
+# What a start that was killed at once may have left in an otherwise empty folder.
+_OURS = ("run.lock", "config.json.part")
 
 
 class RunFolder:
@@ -78,6 +81,14 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / "run.lock").open("w")
         try:
+            self._open(settings)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self, settings: Any) -> None:
+        path = self.path
+        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
@@ -87,7 +98,7 @@ class RunFolder:
         if self.resumed:
             self._check_same(settings)
         else:
-            strangers = sorted(entry.name for entry in path.iterdir() if entry.name != "run.lock")
+            strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _OURS)
             if strangers:
                 raise UserError(
                     f"{path} is not empty ({', '.join(strangers[:3])}) and holds no run.",
@@ -95,11 +106,19 @@ class RunFolder:
                 )
             write_atomically(path / "config.json", config.to_json(settings))
         self._note_environment()
-        self._metrics: IO[str] = (path / "metrics.jsonl").open("a", encoding="utf-8")
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            _drop_torn_line(path / name)
+        self._metrics = self._append_to("metrics.jsonl")
+
+    def _append_to(self, name: str) -> FileIO:
+        with writing(self.path / name):
+            return FileIO(self.path / name, "a")
 
     def _check_same(self, settings: Any) -> None:
         try:
             old = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            if not isinstance(old, dict):
+                raise ValueError
         except ValueError:
             raise UserError(
                 f"{self.path}/config.json cannot be read.", "Remove the folder, or choose another --out."
@@ -126,21 +145,20 @@ class RunFolder:
             path = self.path / name
             rows = [row for row in read_rows(path) if row["opt_step"] <= opt_step]
             write_atomically(path, "".join(_line(row) for row in rows))
-        self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+        self._metrics = self._append_to("metrics.jsonl")
 
     def log(self, **values: float) -> None:
-        """Appends one row to metrics.jsonl. Every name must be declared in `METRICS`."""
+        """Appends one row to metrics.jsonl, with its opt_step. Every name must be declared in `METRICS`."""
         unknown = values.keys() - _NAMES
         assert not unknown, f"metrics not declared in run.METRICS: {sorted(unknown)}"
+        assert "opt_step" in values, f"a row of metrics without its opt_step: {values}"
         with writing(self.path / "metrics.jsonl"):
-            self._metrics.write(_line(values))
-            self._metrics.flush()
+            _write_all(self._metrics, _line(values))
 
     def sample(self, *, opt_step: int, prompt: str, text: str) -> None:
         """Appends one sample of the model's writing to samples.jsonl."""
-        path = self.path / "samples.jsonl"
-        with writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(_line({"opt_step": opt_step, "prompt": prompt, "text": text}))
+        with writing(self.path / "samples.jsonl"), self._append_to("samples.jsonl") as file:
+            _write_all(file, _line({"opt_step": opt_step, "prompt": prompt, "text": text}))
 
     def close(self) -> None:
         """Closes the files and gives the lock back."""
@@ -158,12 +176,12 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSON-lines file. A last line cut short by a kill is left out; a missing file has no rows."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line in file:
             try:
                 row = json.loads(line)
             except ValueError:
-                if line.endswith("\n"):
+                if line.endswith(b"\n"):
                     raise UserError(
                         f"{path} has a line that is not JSON: {line[:60]!r}.", "Remove that line."
                     ) from None
@@ -175,11 +193,15 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes `text` to `path` so that a reader, or a kill at any moment, finds the old file or the new one."""
     temporary = path.with_name(path.name + ".part")
     with writing(path):
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # on a full disk it would keep the room that is needed
+            raise
 
 
 def environment() -> dict[str, Any]:
@@ -203,3 +225,18 @@ def environment() -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _write_all(file: FileIO, text: str) -> None:
+    """Unbuffered, so that after a full disk nothing is left to be written, and to fail again, at close."""
+    data = memoryview(text.encode("utf-8"))
+    while data:
+        data = data[file.write(data) :]
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cuts off a last line without its newline, which a kill left: rows are appended behind whole rows only."""
+    if path.exists():
+        data = path.read_bytes()
+        with writing(path):
+            os.truncate(path, data.rfind(b"\n") + 1)

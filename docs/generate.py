@@ -1,0 +1,225 @@
+"""Writes docs/reference/ from the program: the commands, the metrics, the dependencies.
+
+    make docs
+
+Flow     cli.COMMANDS, run.METRICS, pyproject.toml and requirements.lock → Markdown pages.
+A test makes the pages again and compares, so they cannot say what the program does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from rein.cli import COMMANDS
+from rein.config import flag_of
+from rein.run import METRICS
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTE = "<!-- Written by `make docs`; change the program, not this page. -->"
+
+# Why each dependency is here. One that pyproject.toml does not name, or one without a reason, is an error.
+WHY = {
+    "torch": "tensors, automatic differentiation, kernels, distributed training and checkpoints",
+    "numpy": "memory-mapped token shards, and arrays of token ids that no tensor is needed for",
+    "safetensors": "the file format of a checkpoint's weights; holds no code, so a stranger's is safe to open",
+    "gigatoken": "the fastest exact GPT-2 BPE, for training and encoding; pinned to one version while it is 0.x",
+    "tiktoken": "OpenAI's own BPE: every encoding can be checked against it, and it encodes where gigatoken cannot",
+    "regex": "`\\p{L}` and `\\p{N}`, which GPT-2's pattern needs and `re` lacks, for the BPE one can read",
+    "pyarrow": "Parquet in and out, which most public text comes in",
+    "jinja2": "HTML reports whose values are escaped by default",
+    "rich": "progress on a terminal",
+    "ftfy": "GPT-1's own text repair, without which its tokens are not the paper's",
+    "spacy": "GPT-1's own word splitting, ahead of its BPE",
+    "hypothesis": "tests of properties on inputs nobody thought of",
+    "mypy": "`make lint`: types",
+    "playwright": "tests of the pages in a real browser, by keyboard",
+    "psutil": "tests of memory use; counts the cores for pytest-xdist",
+    "pytest": "`make test`",
+    "pytest-xdist": "`make test` on every core",
+    "ruff": "`make lint`: style and common mistakes",
+    "tokenizers": "an independent BPE to compare with, and the reader of the `tokenizer.json` that we write",
+    "transformers": "an independent GPT to compare logits with, and the reader of the checkpoints that we write",
+    "hatchling": "builds the package",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting of a command, as a user meets it."""
+
+    name: str
+    flag: str
+    type: str
+    default: Any
+    required: bool
+    unit: str
+    paper: str
+    help: str
+    group: str
+
+
+def settings(config_class: type[Any]) -> list[Setting]:
+    """Every setting of a command's config class, in order."""
+    hints = typing.get_type_hints(config_class)
+    return [
+        Setting(
+            name=field.name,
+            flag=field.name if field.metadata["positional"] else flag_of(field.name),
+            type=type_name(hints[field.name]),
+            default=None if field.default is dataclasses.MISSING else plain(field.default),
+            required=field.default is dataclasses.MISSING,
+            **{key: field.metadata[key] for key in ("unit", "paper", "help", "group")},
+        )
+        for field in dataclasses.fields(config_class)
+    ]
+
+
+def type_name(hint: Any) -> str:
+    """A type in a user's words.
+
+    Example  >>> type_name(int | None), type_name(tuple[Path, ...]), type_name(Literal["pre", "post"])
+             ('whole number, or none', 'list of path', 'pre or post')
+    """
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(type_name(kind) for kind in get_args(hint) if kind is not type(None)) + ", or none"
+    if get_origin(hint) is tuple:
+        return f"list of {type_name(get_args(hint)[0])}"
+    if get_origin(hint) is Literal:
+        return " or ".join(str(choice) for choice in get_args(hint))
+    return {int: "whole number", float: "number", str: "text", bool: "yes or no", Path: "path"}[hint]
+
+
+def plain(value: Any) -> Any:
+    """A default as JSON has it."""
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+# -------------------------------------------------------------------------------------------------- the pages
+
+
+def commands_page() -> str:
+    """Every command: what it does, and its settings."""
+    parts = ["# Commands", NOTE, "Every setting can be a flag, a key of the JSON file given to `--config`, or both."]
+    rows = [(f"[`rein {c.name}`](#{anchor(f'rein {c.name}')})", c.summary) for c in COMMANDS]
+    parts.append(table(("Command", "What it does"), rows))
+    for command in COMMANDS:
+        function, config_class = command.load()
+        parts += [f"## `rein {command.name}`", f"```text\n{inspect.getdoc(function) or command.summary}\n```"]
+        known = settings(config_class)
+        for group in dict.fromkeys(setting.group for setting in known):
+            rows_of = [row(setting) for setting in known if setting.group == group]
+            parts.append(f"### {group.capitalize()} of `rein {command.name}`")
+            parts.append(table(("Setting", "Type", "Default", "Unit", "Papers", "What it is"), rows_of))
+    return "\n\n".join(parts) + "\n"
+
+
+def row(setting: Setting) -> tuple[str, ...]:
+    """One line of a table of settings."""
+    default = "required" if setting.required else code(setting.default)
+    flag = f"`{setting.flag}`, `--no-{setting.flag[2:]}`" if setting.type.startswith("yes") else f"`{setting.flag}`"
+    return (flag, setting.type, default, setting.unit, setting.paper, setting.help)
+
+
+def metrics_page() -> str:
+    """Every column of metrics.jsonl."""
+    rows = [(f"`{metric.name}`", metric.unit, metric.formula) for metric in METRICS]
+    text = "A run appends one JSON object per line to `metrics.jsonl`, with some of these keys and no others."
+    return "\n\n".join(["# Metrics", NOTE, text, table(("Key", "Unit", "How it is computed"), rows)]) + "\n"
+
+
+def dependencies_page() -> str:
+    """Every declared dependency, the version it is locked to, and why it is there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    groups = {
+        "To run": project["project"]["dependencies"],
+        **{f"`rein[{name}]`": needs for name, needs in extras.items()},
+        "To build": project["build-system"]["requires"],
+    }
+    versions = locked()
+    parts = ["# Dependencies", NOTE, "The exact versions of everything, indirect ones too, are in `requirements.lock`."]
+    named = set()
+    for title, needs in groups.items():
+        rows = []
+        for need in needs:
+            name, wanted = split_requirement(need)
+            if name == "rein":
+                continue
+            named.add(name)
+            rows.append((f"`{name}`", code(wanted), versions.get(name, "—"), WHY[name]))
+        parts += [f"## {title}", table(("Package", "Accepted", "Locked", "Why it is here"), rows)]
+    stale = WHY.keys() - named
+    assert not stale, f"docs/generate.py explains what pyproject.toml does not name: {sorted(stale)}"
+    return "\n\n".join(parts) + "\n"
+
+
+def split_requirement(need: str) -> tuple[str, str]:
+    """A requirement's name and its versions.
+
+    Example  >>> split_requirement("rein[gpt1]"), split_requirement("torch>=2.11,<3")
+             (('rein', ''), ('torch', '>=2.11,<3'))
+    """
+    match = re.fullmatch(r"([\w.-]+)(?:\[.*?\])?(.*)", need)
+    assert match, f"not a requirement: {need!r}"
+    return match[1].lower(), match[2].strip()
+
+
+def locked() -> dict[str, str]:
+    """Name → version in requirements.lock; two versions where Pythons differ are joined by a comma."""
+    versions: dict[str, str] = {}
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"([\w.-]+)==([^\s;]+)", line):
+            versions[match[1]] = ", ".join(filter(None, [versions.get(match[1]), match[2]]))
+    return versions
+
+
+# ------------------------------------------------------------------------------------------------- Markdown
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table. A bar in a cell is escaped; columns that are empty throughout are left out."""
+    kept = [i for i in range(len(head)) if any(cells[i] for cells in rows)]
+    lines = [[head[i] for i in kept], ["---"] * len(kept), *[[cells[i] for i in kept] for cells in rows]]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def code(value: Any) -> str:
+    """A value as JSON, in code marks; nothing for none."""
+    if value is None or value == "":
+        return ""
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def anchor(heading: str) -> str:
+    """The id that a Markdown heading gets, as GitHub makes it.
+
+    Example  >>> anchor("`rein bpe train`: learn a vocabulary")
+             'rein-bpe-train-learn-a-vocabulary'
+    """
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+PAGES = {"commands.md": commands_page, "metrics.md": metrics_page, "dependencies.md": dependencies_page}
+
+
+def main() -> None:
+    """Writes every page."""
+    folder = ROOT / "docs" / "reference"
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
+        print(f"docs/reference/{name}")
+
+
+if __name__ == "__main__":
+    main()

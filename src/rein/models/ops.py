@@ -1,0 +1,277 @@
+"""The operations that decide how fast a GPT runs on a CPU, each with its plain form beside it.
+
+    causal_attention   softmax(q kᵀ / √E + mask) v, dense or in a band of recent keys
+    gelu               0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), the form that GPT-1 and GPT-2 released
+    lm_loss            −log softmax(x wteᵀ)[target], without ever holding all the logits
+    Packed             x Wᵀ + b with W laid out once for the processor, for generation
+
+On a GPU, in float32 and wherever a hand-written form has nothing to gain, the plain PyTorch operator runs.
+The hand-written backward passes are for bfloat16 on a CPU: PyTorch's own flash attention reaches about 100
+GFLOP/s there where its matrix product reaches 400, and its tanh is a scalar-speed polynomial. The tests hold
+both forms to the same numbers (tests/equivalence/test_ops.py); docs/log.md has the measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+IGNORED = -100  # a target that is no target: padding, or a prompt
+
+_QUERY_BLOCK = 128  # queries that share one matrix product; keys after the block are never touched
+_LONGEST_STORED = 1024  # up to here attention weights are kept for the backward pass; beyond, flash recomputes
+_LOGITS_AT_ONCE = 1 << 22  # logits held at a time, in numbers (16 MiB in float32): they stay in the cache
+
+
+# ------------------------------------------------------------------------------------------------ attention
+
+
+def causal_attention(qkv_BT3I: Tensor, n_head: int, *, band: int | None = None, dropout: float = 0.0) -> Tensor:
+    """Causal self-attention over fused queries, keys and values.
+
+        out_t = Σ_{s ≤ t} softmax_s(q_t · k_s / √E) v_s,   s > t − band where a band is given
+
+    Shapes   qkv_BT3I (B, T, 3 · H · E), queries first, then keys, then values; returns (B, T, H · E).
+             A band of W is W keys, the query's own position included.
+    Source   Radford 2018 §3.1; the band: Child 2019, `local` attention of openai/sparse_attention.
+    """
+    B, T, width = qkv_BT3I.shape
+    if band is not None and band < T:
+        return _banded_attention(qkv_BT3I, n_head, band, dropout)
+    stored = qkv_BT3I.dtype == torch.bfloat16 and T <= _LONGEST_STORED and qkv_BT3I.device.type == "cpu"
+    if stored and dropout == 0.0 and qkv_BT3I.requires_grad:
+        return _StoredAttention.apply(qkv_BT3I, n_head)  # type: ignore[no-any-return, no-untyped-call]
+    q, k, v = _split_heads(qkv_BT3I, n_head)
+    out_BHTE = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+    return out_BHTE.transpose(1, 2).reshape(B, T, width // 3)
+
+
+def _split_heads(qkv_BT3I: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
+    B, T, width = qkv_BT3I.shape
+    q, k, v = qkv_BT3I.view(B, T, 3, n_head, width // (3 * n_head)).permute(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def _banded_attention(qkv_BT3I: Tensor, n_head: int, band: int, dropout: float) -> Tensor:
+    """Blocks of `band` queries, each against its own keys and the block before: T · 2W products, not T².
+
+    The sequence is padded at its end to whole blocks; the first block's missing predecessor is masked.
+    """
+    B, T, width = qkv_BT3I.shape
+    n_block = -(-T // band)
+    qkv_BT3I = F.pad(qkv_BT3I, (0, 0, 0, n_block * band - T))
+    q, k, v = (heads.reshape(B, n_head, n_block, band, -1).transpose(1, 2) for heads in _split_heads(qkv_BT3I, n_head))
+    keys, values = (torch.cat([F.pad(x, (0, 0, 0, 0, 0, 0, 1, 0))[:, :-1], x], dim=3) for x in (k, v))
+    query = torch.arange(band, device=q.device)[:, None] + band
+    key = torch.arange(2 * band, device=q.device)[None, :]
+    seen = (key <= query) & (key > query - band)
+    first = seen & (key >= band)
+    mask = torch.cat([first[None], seen[None].expand(n_block - 1, -1, -1)])[:, None]
+    E = q.shape[-1]
+    out = F.scaled_dot_product_attention(
+        q.reshape(B * n_block, n_head, band, E),
+        keys.reshape(B * n_block, n_head, 2 * band, E),
+        values.reshape(B * n_block, n_head, 2 * band, E),
+        attn_mask=mask.repeat(B, 1, 1, 1),
+        dropout_p=dropout,
+    )
+    out = out.view(B, n_block, n_head, band, E).permute(0, 1, 3, 2, 4).reshape(B, n_block * band, width // 3)
+    return out[:, :T]
+
+
+class _StoredAttention(Function):
+    """Dense causal attention by plain products over blocks of queries; keeps the weights for the backward pass.
+
+    With P the attention weights of one block and dO the gradient of its output:
+        dV = Pᵀ dO,   dP = dO Vᵀ,   dS = P ∘ (dP − rowsum(P ∘ dP)),   dQ = dS K / √E,   dK = dSᵀ Q / √E
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv_BT3I: Tensor, n_head: int) -> Tensor:
+        B, T, width = qkv_BT3I.shape
+        I = width // 3
+        E = I // n_head
+        q, k, v = torch.stack(_split_heads(qkv_BT3I, n_head)).view(3, B * n_head, T, E)
+        out = torch.empty_like(q)
+        weights = []
+        for start, stop in _blocks(T):
+            scores = torch.baddbmm(
+                _block_mask(stop - start, stop, q.dtype),
+                q[:, start:stop],
+                k[:, :stop].transpose(1, 2),
+                alpha=1 / math.sqrt(E),
+            )
+            weights.append(torch.softmax(scores, dim=-1))
+            out[:, start:stop] = torch.bmm(weights[-1], v[:, :stop])
+        ctx.save_for_backward(q, k, v, *weights)
+        ctx.n_head = n_head
+        return out.view(B, n_head, T, E).transpose(1, 2).reshape(B, T, I)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        q, k, v, *weights = ctx.saved_tensors
+        n_head, (BH, T, E) = ctx.n_head, q.shape
+        B = BH // n_head
+        d_out = grads[0].view(B, T, n_head, E).transpose(1, 2).reshape(BH, T, E)
+        d_qkv = torch.empty(3, BH, T, E, dtype=q.dtype)
+        dq, dk, dv = d_qkv
+        # From the last block, which writes all keys' gradients, to the first: the others add to them.
+        for (start, stop), p in zip(reversed(_blocks(T)), reversed(weights), strict=True):
+            d_block = d_out[:, start:stop]
+            dp = torch.bmm(d_block, v[:, :stop].transpose(1, 2))
+            ds = torch._softmax_backward_data(dp, p, -1, p.dtype).mul_(1 / math.sqrt(E))
+            dq[:, start:stop] = torch.bmm(ds, k[:, :stop])
+            if stop == T:
+                torch.bmm(ds.transpose(1, 2), q[:, start:stop], out=dk)
+                torch.bmm(p.transpose(1, 2), d_block, out=dv)
+            else:
+                dk[:, :stop] += torch.bmm(ds.transpose(1, 2), q[:, start:stop])
+                dv[:, :stop] += torch.bmm(p.transpose(1, 2), d_block)
+        return d_qkv.view(3, B, n_head, T, E).permute(1, 3, 0, 2, 4).reshape(B, T, 3 * n_head * E), None
+
+
+def _blocks(T: int) -> list[tuple[int, int]]:
+    return [(start, min(start + _QUERY_BLOCK, T)) for start in range(0, T, _QUERY_BLOCK)]
+
+
+def _block_mask(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
+    mask = torch.zeros(queries, keys, dtype=dtype)
+    mask[:, keys - queries :] = torch.full((queries, queries), -math.inf, dtype=dtype).triu(1)
+    return mask
+
+
+# ----------------------------------------------------------------------------------------------------- gelu
+
+_C1 = math.sqrt(2 / math.pi)
+_C3 = 0.044715
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The Gaussian error linear unit in its tanh form.
+
+        gelu(x) = 0.5 x (1 + tanh(u)) = x · sigmoid(2u),   u = √(2/π) (x + 0.044715 x³)
+
+    Source   openai/finetune-transformer-lm and openai/gpt-2, `model.py`; GPT-3 "uses the same model".
+    """
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.requires_grad:
+        return _Gelu.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return F.gelu(x, approximate="tanh")
+
+
+class _Gelu(Function):
+    """gelu and its derivative in one pass over a bfloat16 tensor, computed in float32 in cache-sized pieces.
+
+    gelu'(x) = s + x s (1 − s) 2u',   s = sigmoid(2u),   2u' = 2√(2/π) (1 + 3 · 0.044715 x²)
+    """
+
+    _piece = 1 << 18  # numbers: 1 MiB in float32
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y, slope = torch.empty_like(x), torch.empty_like(x)
+        pieces = (t.view(-1).split(_Gelu._piece) for t in (x, y, slope))
+        for x_piece, y_piece, slope_piece in zip(*pieces, strict=True):
+            x32 = x_piece.float()
+            square = x32.square()
+            s = (square * (2 * _C1 * _C3)).add_(2 * _C1).mul_(x32).sigmoid_()
+            xs = x32.mul_(s)
+            y_piece.copy_(xs)
+            d_2u = square.mul_(6 * _C1 * _C3).add_(2 * _C1)
+            slope_piece.copy_(torch.addcmul(s, xs.addcmul_(xs, s, value=-1), d_2u))
+        ctx.save_for_backward(slope)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (slope,) = ctx.saved_tensors
+        return grads[0] * slope  # type: ignore[no-any-return]
+
+
+# ----------------------------------------------------------------------------------------------------- loss
+
+
+def lm_loss(x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor) -> Tensor:
+    """The language-model loss with a tied output, in nats per counted target.
+
+        L1 = mean over targets of −log softmax(x wteᵀ)[target]
+
+    Shapes   x_BTD (B, T, D), the last hidden states; wte_VD (V, D); targets_BT (B, T) int64, where
+             `IGNORED` marks a position that is not counted. Returns a scalar in float32.
+    Source   Radford 2018 §3.1, L1 (the survey prints L_i), as a mean and with its sign turned.
+    """
+    x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
+    if x_ND.device.type == "cpu" and torch.is_grad_enabled() and x_ND.requires_grad:
+        if torch.is_autocast_enabled("cpu"):
+            x_ND = x_ND.to(torch.bfloat16)
+        return _LmLoss.apply(x_ND, wte_VD, targets_N)  # type: ignore[no-any-return, no-untyped-call]
+    losses_N = token_losses(x_BTD, wte_VD, targets_BT).flatten()
+    return losses_N.sum() / (targets_N != IGNORED).sum()
+
+
+def token_losses(x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor) -> Tensor:
+    """−log softmax(x wteᵀ)[target] of every position, 0 where the target is `IGNORED`: (B, T) in float32."""
+    rows = max(1, _LOGITS_AT_ONCE // wte_VD.shape[0])
+    pieces = zip(x_BTD.flatten(0, 1).split(rows), targets_BT.flatten().split(rows), strict=True)
+    losses = [F.cross_entropy((x @ wte_VD.t()).float(), t, ignore_index=IGNORED, reduction="none") for x, t in pieces]
+    return torch.cat(losses).view(targets_BT.shape)
+
+
+class _LmLoss(Function):
+    """The loss and its gradients, a piece of the batch at a time: softmax − onehot replaces the logits in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, wte_VD: Tensor, targets_N: Tensor) -> Tensor:
+        rows = max(1, _LOGITS_AT_ONCE // wte_VD.shape[0])
+        counted = int((targets_N != IGNORED).sum())
+        total = torch.zeros((), dtype=torch.float64)
+        dx_ND, d_wte_VD = torch.empty_like(x_ND), torch.zeros_like(wte_VD)
+        wte_VD = wte_VD.to(x_ND.dtype)
+        for x, dx, targets in zip(x_ND.split(rows), dx_ND.split(rows), targets_N.split(rows), strict=True):
+            counts = targets != IGNORED
+            index = targets.clamp(min=0).unsqueeze(1)
+            log_p = F.log_softmax((x @ wte_VD.t()).float(), dim=-1)
+            total -= log_p.gather(1, index).squeeze(1)[counts].double().sum()
+            d_logits = log_p.exp_().scatter_add_(1, index, torch.full(index.shape, -1.0))
+            d_logits = d_logits.mul_((counts / counted).unsqueeze(1)).to(x.dtype)
+            torch.mm(d_logits, wte_VD, out=dx)
+            d_wte_VD += d_logits.t() @ x
+        ctx.save_for_backward(dx_ND, d_wte_VD)
+        return (total / counted).float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        dx_ND, d_wte_VD = ctx.saved_tensors
+        return dx_ND * grads[0], d_wte_VD * grads[0], None
+
+
+# --------------------------------------------------------------------------------------------------- packed
+
+
+class Packed:
+    """A weight laid out once as oneDNN multiplies it fastest, where otherwise every product lays it out anew.
+
+    Shapes   weight_OI (out, in); called with x (B, T, in), returns (B, T, out) in the packed precision.
+    """
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype, batch: int) -> None:
+        self._dtype = dtype
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().to(dtype).contiguous(), batch)
+        self._bias = None if bias_O is None else bias_O.detach().to(dtype)
+
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        form = "tanh" if activation == "gelu" else ""
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x.to(self._dtype), self._weight, self._bias, activation, [], form
+        )
+        return y
+
+
+def packing_helps(weight: Tensor, precision: str, batch: int) -> bool:
+    """Whether `Packed` exists for this weight and is faster: not for one sequence in float32 (docs/log.md)."""
+    usable = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return usable and (precision == "bf16" or batch > 1)

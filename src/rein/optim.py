@@ -1,0 +1,125 @@
+"""Optimisers and schedules of the papers, counted in tokens.
+
+GPT-2's and GPT-3's Adam is torch's AdamW. GPT-1's released Adam is another function (`GPT1Adam`), with its own
+schedule: the two differ in where the bias correction, epsilon and the decay enter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+
+def warmup_cosine(tokens: float, *, warmup_tokens: float, decay_tokens: float, final_frac: float) -> float:
+    """The share of the peak learning rate after `tokens` training tokens: GPT-3's schedule.
+
+        tokens / warmup                                           while tokens < warmup
+        final + (1 − final) · ½ (1 + cos(π · (tokens − warmup) / (decay − warmup)))     until decay
+        final                                                      after
+
+    Example  >>> gpt3 = dict(warmup_tokens=375e6, decay_tokens=260e9, final_frac=0.1)
+             >>> [round(warmup_cosine(t, **gpt3), 3) for t in (0, 187.5e6, 375e6, 260e9, 300e9)]
+             [0.0, 0.5, 1.0, 0.1, 0.1]
+    Source   Brown 2020, App. B.
+    """
+    if tokens < warmup_tokens:
+        return tokens / warmup_tokens
+    if tokens >= decay_tokens:
+        return final_frac
+    progress = (tokens - warmup_tokens) / (decay_tokens - warmup_tokens)
+    return final_frac + (1 - final_frac) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def gpt1_cosine(progress: float, *, warmup_frac: float) -> float:
+    """`warmup_cosine` of GPT-1's released code, at progress = updates made / all updates.
+
+        progress / warmup                  while progress ≤ warmup (so the first update has rate 0)
+        ½ (1 + cos(π · progress))           after, not rescaled: it jumps to slightly below 1
+
+    Example  >>> [round(gpt1_cosine(x, warmup_frac=0.002), 3) for x in (0, 0.001, 0.002, 0.5, 1)]
+             [0.0, 0.5, 1.0, 0.5, 0.0]
+    Source   openai/finetune-transformer-lm, opt.py.
+    """
+    if progress <= warmup_frac:
+        return progress / warmup_frac if warmup_frac > 0 else 1.0
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def ramped_batch(tokens: float, *, start: int, full: int, ramp_tokens: float) -> int:
+    """Sequences of the next batch after `tokens` training tokens: linear from `start` to `full`.
+
+    Example  >>> [ramped_batch(t, start=16, full=256, ramp_tokens=4e9) for t in (0, 2e9, 4e9, 5e9)]
+             [16, 136, 256, 256]
+    Source   Brown 2020, App. B: linear from 32k tokens over the first 4 to 12 billion.
+    """
+    if tokens >= ramp_tokens:
+        return full
+    return round(start + (full - start) * tokens / ramp_tokens)
+
+
+def decayed_and_not(model: nn.Module) -> list[dict[str, Any]]:
+    """Two parameter groups: matrices and embeddings, which decay; biases and LayerNorm gains, which do not."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    rest = [p for p in model.parameters() if p.dim() <= 1]
+    return [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
+
+
+class GPT1Adam(torch.optim.Optimizer):
+    """Adam as GPT-1's released code has it; not torch's Adam, not AdamW.
+
+        rate = lr · √(1 − b2ᵗ) / (1 − b1ᵗ)                     t = 1, 2, …
+        m = b1 m + (1 − b1) g,   v = b2 v + (1 − b2) g²
+        p = p − rate · (m / (√v + eps) + weight_decay · p)
+
+    The decay is multiplied by the bias-corrected rate, and eps is added to the uncorrected √v. So the decay is
+    0.316 of AdamW's at update 1, falls to 0.152 at update 12, and is 0.975 of it at update 3,000.
+
+    Source   openai/finetune-transformer-lm, opt.py.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Makes one update from the gradients at hand."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            b1, b2 = group["betas"]
+            for p in group["params"]:
+                if p.grad is not None:
+                    state = self.state[p]
+                    if not state:
+                        state["step"] = torch.zeros(())
+                        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+                    state["step"] += 1
+                    t = int(state["step"])
+                    rate = group["lr"] * math.sqrt(1 - b2**t) / (1 - b1**t)
+                    _gpt1_update(p, state["exp_avg"], state["exp_avg_sq"], rate, b1, b2, group)
+        return loss
+
+
+def _gpt1_update(p: Tensor, m: Tensor, v: Tensor, rate: float, b1: float, b2: float, group: dict[str, Any]) -> None:
+    assert p.grad is not None, "only parameters with a gradient are updated"
+    m.lerp_(p.grad, 1 - b1)
+    v.mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
+    direction = m / v.sqrt().add_(group["eps"])
+    if group["weight_decay"]:
+        direction.add_(p, alpha=group["weight_decay"])
+    p.sub_(direction, alpha=rate)

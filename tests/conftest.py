@@ -1,0 +1,25 @@
+"""Fixtures that several rooms share."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data for checks, beside the checkout; the project ships none of it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no ../shared/data beside the checkout: real data for checks is not shipped with the project")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A byte-level BPE of 300 entries, trained on a little real text."""
+    import textwrap
+
+    from rein.bpe.trainer import train
+
+    return train([textwrap.__doc__ + str(textwrap.TextWrapper.__doc__) * 3], 300)
