@@ -1,8 +1,13 @@
 """Fixtures that several rooms share."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# One thread a process, set before torch is imported: pytest-xdist fills the cores with processes, and the
+# numbers of a test do not depend on how many cores there are. Programs that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

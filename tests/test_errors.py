@@ -33,7 +33,7 @@ def test_a_near_name_is_suggested_and_otherwise_all_are_listed(wrong, known, say
 def test_no_room_is_a_users_matter(number, tmp_path):
     path = tmp_path / "new folder" / "file"
     with (
-        pytest.raises(UserError, match=r"No room left while writing .*file .* MB free on that disk\.") as caught,
+        pytest.raises(UserError, match=r"No room left while writing .*file .* MB free on that disk\)") as caught,
         writing(path),
     ):
         raise OSError(number, os.strerror(number))

@@ -46,7 +46,7 @@ COMMANDS = (
     Command("pretrain", "rein.train.pretrain:pretrain", "train a GPT on token shards"),
     Command("perplexity", "rein.evals.perplexity:perplexity", "loss, perplexity and bits per byte of a text"),
     Command("generate", "rein.models.sample:generate_command", "continue a prompt, streaming"),
-    Command("report", "rein.web.report:report", "write a run's report.html anew"),
+    Command("report", "rein.report.page:report", "write a run's report.html anew"),
 )
 
 

@@ -25,7 +25,6 @@ from rein.bpe import formats
 from rein.bpe.alphabet import BYTE_ORDER, EOT, from_visible, to_visible
 from rein.bpe.checks import AnyIds, Ids, checked_ids, sha256_of
 from rein.bpe.engines import Engine, best_engine
-from rein.bpe.files import read_json
 from rein.errors import UserError
 
 # `bytes.decode(…, "surrogateescape")` turns a byte that is not UTF-8, 0x80 … 0xff, into U+DC80 … U+DCFF.
@@ -163,9 +162,7 @@ def from_openai(encoder: Path, merges: Path) -> ByteLevelBPE:
 
     Raises   UserError when a file cannot be read, is cut short, or the two do not belong together.
     """
-    ids = read_json(encoder, "OpenAI's encoder.json")
-    lines = formats.read_merges(merges)
-    return _from_parts(ids, lines, f"{encoder} with {merges}", str(merges))
+    return _from_parts(formats.read_ids(encoder), formats.read_merges(merges), f"{encoder} with {merges}")
 
 
 def from_tokenizer_json(content: dict[str, Any], source: str) -> ByteLevelBPE:
@@ -173,7 +170,6 @@ def from_tokenizer_json(content: dict[str, Any], source: str) -> ByteLevelBPE:
 
     Raises   UserError when it does anything else than GPT-2 does: other cutting, other ids, more special tokens.
     """
-    model = content["model"]
     cutting = content.get("pre_tokenizer") or {}
     if content.get("normalizer") or cutting.get("add_prefix_space") or not cutting.get("use_regex", True):
         raise UserError(
@@ -181,12 +177,11 @@ def from_tokenizer_json(content: dict[str, Any], source: str) -> ByteLevelBPE:
             "Use GPT-2's tokenizer.json, or one that `rein bpe train` wrote.",
         )
     ids = formats.ids_with_eot(content, source)
-    return _from_parts(ids, formats.merge_pairs(model["merges"], source), source, source)
+    return _from_parts(ids, formats.merge_pairs(content["model"]["merges"], source), source)
 
 
-def _from_parts(ids: dict[str, int], pairs: Iterable[tuple[str, str]], source: str, merges_source: str) -> ByteLevelBPE:
-    visible = [(from_visible(left, merges_source), from_visible(right, merges_source)) for left, right in pairs]
-    tokenizer = ByteLevelBPE(tuple(visible))
-    expected = [*map(to_visible, tokenizer._tokens), EOT]
-    formats.check_ids(ids, expected, source)
+def _from_parts(ids: dict[str, int], pairs: Iterable[tuple[str, str]], source: str) -> ByteLevelBPE:
+    merges = [(from_visible(left, source), from_visible(right, source)) for left, right in pairs]
+    tokenizer = ByteLevelBPE(tuple(merges))
+    formats.check_ids(ids, [*map(to_visible, tokenizer._tokens), EOT], source)
     return tokenizer

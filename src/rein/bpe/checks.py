@@ -43,13 +43,11 @@ def checked_ids(ids: AnyIds, n_vocab: int) -> list[int]:
     Raises   UserError when an id is no whole number, negative, or not below `n_vocab`.
     """
     array = np.asarray(ids).ravel()
-    if array.size == 0:
-        return []
     if array.dtype.kind in "iu":
-        wrong = array[(array < 0) | (array >= n_vocab)]
-    else:
-        wrong = array[:1]
-    if wrong.size:
+        wrong = array[(array < 0) | (array >= n_vocab)].tolist()
+    else:  # an empty list, an integer beyond 64 bits, or no integers
+        wrong = [id for id in array.tolist() if not isinstance(id, int) or not 0 <= id < n_vocab]
+    if wrong:
         raise UserError(
             f"{wrong[0]} is not a token id: in this vocabulary they are the whole numbers 0 to {n_vocab - 1}.",
             "Use the tokenizer that made these ids.",

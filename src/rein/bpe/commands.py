@@ -45,10 +45,10 @@ class TrainConfig:
 def train(config: TrainConfig) -> None:
     """Learns a vocabulary from text, or converts a released one, and writes it as a tokenizer.json.
 
-    rein bpe train book.txt                                      8,192 entries, GPT-2's kind
-    rein bpe train corpus/*.txt --n-vocab 32768 --out bpe.json
-    rein bpe train books/*.txt --kind gpt1 --n-vocab 40000
-    rein bpe train --encoder encoder.json --merges vocab.bpe     the vocabulary that OpenAI released
+      rein bpe train book.txt                                      8,192 entries, GPT-2's kind
+      rein bpe train corpus/*.txt --n-vocab 32768 --out bpe.json
+      rein bpe train books/*.txt --kind gpt1 --n-vocab 40000
+      rein bpe train --encoder encoder.json --merges vocab.bpe     the vocabulary that OpenAI released
 
     Hugging Face's tokenizers and transformers read the file too. The same text gives the same vocabulary, however
     many cores there are. Every file is one document: no token reaches over the border between two.
@@ -94,7 +94,7 @@ class EncodeConfig:
 
     tokenizer: Path = setting(help="a tokenizer.json, or a folder with one: a checkpoint, a corpus")
     files: tuple[Path, ...] = setting(
-        (STDIN,), "UTF-8 text files, each one document; - is standard input", positional=True
+        (), "UTF-8 text files, each one document; - or none is standard input", positional=True
     )
     out: Path | None = setting(None, "write one flat uint32 array (.npy) instead of printing")
     append_eot: bool = setting(False, "end each document with the end-of-text id")
@@ -103,9 +103,9 @@ class EncodeConfig:
 def encode(config: EncodeConfig) -> None:
     """Turns text into token ids: one line of numbers for each document.
 
-    rein bpe encode book.txt --tokenizer tokenizer.json
-    echo "Hello world" | rein bpe encode --tokenizer runs/tiny/checkpoints/last
-    rein bpe encode *.txt --tokenizer tokenizer.json --append-eot --out ids.npy
+      rein bpe encode book.txt --tokenizer tokenizer.json
+      echo "Hello world" | rein bpe encode --tokenizer runs/tiny/checkpoints/last
+      rein bpe encode *.txt --tokenizer tokenizer.json --append-eot --out ids.npy
 
     For a training corpus use `rein text build`, which works in parallel and can be resumed.
     """
@@ -119,7 +119,7 @@ def encode(config: EncodeConfig) -> None:
 
 
 def _encoded(config: EncodeConfig, tokenizer: Tokenizer) -> Iterator[Ids]:
-    for file in config.files:
+    for file in config.files or (STDIN,):
         ids = tokenizer.encode(_stdin_text() if file == STDIN else read_text(file))
         yield np.append(ids, np.uint32(tokenizer.eot_id)) if config.append_eot else ids
 
@@ -135,9 +135,14 @@ def _stdin_text() -> str:
 def _save_array(ids: Ids, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     with writing(path):
-        with part.open("wb") as file:
-            np.save(file, ids)
-        part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                np.save(file, ids)
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 @dataclass(frozen=True)

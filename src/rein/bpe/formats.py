@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rein.bpe.alphabet import EOT
-from rein.bpe.files import read_text
+from rein.bpe.files import read_json, read_text
 from rein.errors import UserError, writing
 from rein.run import write_atomically
 
@@ -97,6 +97,35 @@ def save(content: dict[str, Any], path: Path) -> None:
     write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
+def is_bpe(content: dict[str, Any]) -> bool:
+    """Whether the content of a tokenizer.json has a BPE model in it, with the parts that are read here."""
+    model, added = content.get("model"), content.get("added_tokens") or []
+    return (
+        isinstance(model, dict)
+        and model.get("type", "BPE") == "BPE"
+        and isinstance(model.get("vocab"), dict)
+        and all(type(id) is int for id in model["vocab"].values())
+        and isinstance(model.get("merges"), list)
+        and isinstance(added, list)
+        and all(isinstance(token, dict) and type(token.get("id")) is int for token in added)
+    )
+
+
+def read_ids(path: Path) -> dict[str, int]:
+    """The tokens and ids of an `encoder.json` file.
+
+    Raises   UserError when the file cannot be read, is cut short, or maps a token to anything but an id.
+    """
+    ids = read_json(path, "OpenAI's encoder.json")
+    for token, id in ids.items():
+        if type(id) is not int:
+            raise UserError(
+                f"{path} is not OpenAI's encoder.json: it maps {token!r} to {str(id)[:40]!r}, not to an id.",
+                "Name the file that maps each token to its id.",
+            )
+    return ids
+
+
 def read_merges(path: Path) -> list[tuple[str, str]]:
     """The merges of a `vocab.bpe` file: a version line, then one merge per line.
 
@@ -147,7 +176,7 @@ def ids_with_eot(content: dict[str, Any], source: str) -> dict[str, int]:
                 f"{source} adds the token {name!r}, but Rein knows one special token, {EOT}, as the last id.",
                 "Remove it from added_tokens, or train a vocabulary with `rein bpe train`.",
             )
-        ids[name] = token.get("id")
+        ids[name] = token["id"]
     return ids
 
 

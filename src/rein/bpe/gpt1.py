@@ -33,7 +33,7 @@ import numpy.typing as npt
 from rein.bpe import formats
 from rein.bpe.alphabet import EOT
 from rein.bpe.checks import AnyIds, Ids, checked_ids, sha256_of
-from rein.bpe.files import read_json, read_text
+from rein.bpe.files import read_text
 from rein.bpe.formats import END_OF_WORD, UNKNOWN
 from rein.bpe.gpt1_text import NEWLINE, Words
 from rein.bpe.merging import merge_word
@@ -197,8 +197,7 @@ def from_openai(encoder: Path, merges: Path) -> GPT1BPE:
 
     Raises   UserError when a file cannot be read, is cut short, or the two do not belong together.
     """
-    ids = read_json(encoder, "OpenAI's encoder_bpe_40000.json")
-    return _from_parts(ids, formats.read_merges(merges), f"{encoder} with {merges}")
+    return _from_parts(formats.read_ids(encoder), formats.read_merges(merges), f"{encoder} with {merges}")
 
 
 def from_tokenizer_json(content: dict[str, Any], source: str) -> GPT1BPE:

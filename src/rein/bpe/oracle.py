@@ -165,18 +165,23 @@ def train(words: Mapping[bytes, int], n_merges: int, ties: Ties = "huggingface")
     return merges
 
 
-def encode(text: str, merges: Sequence[tuple[bytes, bytes]]) -> list[int]:
-    """A text's ids under GPT-2's numbering: 0 … 255 the bytes, 256 + i the result of merge i.
-
-    Example  >>> encode("slower", [(b"l", b"o"), (b"lo", b"w"), (b"s", b"low")])    # slow, e, r
-             [258, 68, 81]
-    """
-    id_of_byte = {byte: id for id, byte in enumerate(BYTE_ORDER)}
-    id_of = {bytes([byte]): id for byte, id in id_of_byte.items()}
+def numbered(merges: Sequence[tuple[bytes, bytes]]) -> dict[Pair, int]:
+    """Merges of bytes as pairs of ids and what they become, under GPT-2's numbering: merge i makes 256 + i."""
+    id_of = {bytes([byte]): id for id, byte in enumerate(BYTE_ORDER)}
     new_symbol: dict[Pair, int] = {}
     for left, right in merges:
         id_of[left + right] = new_symbol[id_of[left], id_of[right]] = 256 + len(new_symbol)
+    return new_symbol
+
+
+def encode(text: str, new_symbol: Mapping[Pair, int]) -> list[int]:
+    """A text's ids, given the merges as `numbered` gives them.
+
+    Example  >>> encode("slower", numbered([(b"l", b"o"), (b"lo", b"w"), (b"s", b"low")]))    # slow, e, r
+             [258, 68, 81]
+    """
+    id_of = {byte: id for id, byte in enumerate(BYTE_ORDER)}
     ids: list[int] = []
     for piece in split(text):
-        ids += encode_word([id_of_byte[byte] for byte in piece.encode()], new_symbol)
+        ids += encode_word([id_of[byte] for byte in piece.encode()], new_symbol)
     return ids

@@ -71,16 +71,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
             "Name a tokenizer.json, or a folder with one; `rein bpe train` makes one.",
         )
     content = read_json(path, "a tokenizer.json")
-    model, cutting = content.get("model"), content.get("pre_tokenizer")
-    if (
-        isinstance(model, dict)
-        and model.get("type", "BPE") == "BPE"
-        and isinstance(model.get("vocab"), dict)
-        and isinstance(model.get("merges"), list)
-    ):
+    if formats.is_bpe(content):
+        cutting = content.get("pre_tokenizer")
         if isinstance(cutting, dict) and cutting.get("type") == "ByteLevel":
             return byte_level.from_tokenizer_json(content, str(path))
-        if model.get("end_of_word_suffix") == formats.END_OF_WORD:
+        if content["model"].get("end_of_word_suffix") == formats.END_OF_WORD:
             return gpt1.from_tokenizer_json(content, str(path))
     raise UserError(
         f"{path} holds a tokenizer that is neither GPT-2's kind nor GPT-1's.",

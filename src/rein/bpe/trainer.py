@@ -9,11 +9,14 @@ be interrupted, and gives its memory back.
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -32,6 +35,8 @@ MAX_BYTES = 1_000_000_000
 COUNTABLE_BYTES = 2**31 - 1
 
 _SEPARATOR = b"\xff"  # in no UTF-8 text
+_SEPARATOR_DECODED = _SEPARATOR.decode("utf-8", "surrogateescape")
+_UP_TO_A_SPACE = re.compile(r".*\S(?=[ \n])", re.DOTALL)  # no piece goes on behind it: spaces begin a piece
 _WORKER = Path(__file__).with_name("trainer_process.py")
 
 # Ties, runs of one letter, and more than one document: what trainers differ in.
@@ -63,9 +68,9 @@ def train(
         spooled = spool_documents(documents, spool, max_bytes)
         if spooled == 0:
             raise UserError("There is no text to train on: every document is empty.", "Give files that hold text.")
-        merges = _train_spooled(spool, n_vocab - 257, ties)
-    check_supported(len(merges), n_vocab - 257, n_vocab)
-    return ByteLevelBPE(tuple(merges))
+        tokenizer = _without_empty_merges(_train_spooled(spool, n_vocab - 257, ties), spool)
+    check_supported(len(tokenizer.merges), n_vocab - 257, n_vocab)
+    return tokenizer
 
 
 def check_n_vocab(n_vocab: int, least: int) -> None:
@@ -185,10 +190,41 @@ def _run_gigatoken(jobs: list[tuple[Path, int]], ties: oracle.Ties) -> list[list
     return [[(bytes.fromhex(left), bytes.fromhex(right)) for left, right in merges] for merges in lists]
 
 
+def _without_empty_merges(merges: list[tuple[bytes, bytes]], spool: Path) -> ByteLevelBPE:
+    """The merges that occur in the text.
+
+    When no pair is left to merge, gigatoken goes on with pairs that occur nowhere. The most frequent pair is
+    merged first, so such merges come last: none is there if the last one occurs.
+    """
+    seen: set[bytes] = set()
+    for left, right in merges:
+        if left + right in seen:  # only empty merges make a token twice
+            break
+        seen.add(left + right)
+    candidates = merges[: len(seen)]
+
+    def first(count: int) -> ByteLevelBPE:
+        return ByteLevelBPE(tuple(candidates[:count]))
+
+    whole = first(len(candidates))
+    if _last_merge_occurs(whole, spool):
+        return whole
+    sizes = range(1, len(candidates) + 1)
+    return first(bisect_left(sizes, True, key=lambda size: not _last_merge_occurs(first(size), spool)))
+
+
+def _last_merge_occurs(tokenizer: ByteLevelBPE, spool: Path) -> bool:
+    last = tokenizer.eot_id - 1
+    return not tokenizer.merges or any((tokenizer.encode(text) == last).any() for text in _spooled_texts(spool))
+
+
 def _spooled_texts(spool: Path) -> Iterator[str]:
-    rest = b""
+    """The spooled text in spans of about a megabyte, cut only where a document or one of GPT-2's pieces ends."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
+    rest = ""
     with spool.open("rb") as file:
         while block := file.read(1 << 20):
-            *documents, rest = (rest + block).split(_SEPARATOR)
-            for document in documents:
-                yield document.decode()
+            *spans, rest = (rest + decoder.decode(block)).split(_SEPARATOR_DECODED)
+            if not spans and (span := _UP_TO_A_SPACE.match(rest)):
+                spans, rest = [span.group()], rest[span.end() :]
+            yield from spans

@@ -22,7 +22,7 @@ from rein.errors import UserError
 from rein.models.gpt import GPT
 from rein.models.huggingface import load_model
 from rein.models.ops import IGNORED
-from rein.models.precision import autocast, resolve_device, resolve_precision
+from rein.models.machine import autocast, resolve_device, resolve_precision
 from rein.progress import Progress
 
 

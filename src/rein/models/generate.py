@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rein.errors import UserError
 from rein.models.gpt import GPT, Cache
-from rein.models.precision import autocast
+from rein.models.machine import autocast
 
 
 @torch.inference_mode()

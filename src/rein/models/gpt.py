@@ -190,7 +190,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor, *, activation: Literal["none", "gelu"] = "none") -> Tensor:
         if self.packed is not None:
             return self.packed(x, activation)
-        y = torch.addmm(self.bias, x.flatten(0, 1), self.weight).view(*x.shape[:2], -1)
+        y = ops.linear(x, self.weight, self.bias)
         return ops.gelu(y) if activation == "gelu" else y
 
 

@@ -1,5 +1,6 @@
 """The operations that decide how fast a GPT runs on a CPU, each with its plain form beside it.
 
+    linear             x W + b
     causal_attention   softmax(q kᵀ / √E + mask) v, dense or in a band of recent keys
     gelu               0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), the form that GPT-1 and GPT-2 released
     lm_loss            −log softmax(x wteᵀ)[target], without ever holding all the logits
@@ -26,6 +27,43 @@ IGNORED = -100  # a target that is no target: padding, or a prompt
 _QUERY_BLOCK = 128  # queries that share one matrix product; keys after the block are never touched
 _LONGEST_STORED = 1024  # up to here attention weights are kept for the backward pass; beyond, flash recomputes
 _LOGITS_AT_ONCE = 1 << 22  # logits held at a time, in numbers (16 MiB in float32): they stay in the cache
+
+
+# --------------------------------------------------------------------------------------------------- linear
+
+
+def linear(x: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
+    """x W + b.
+
+    Shapes   x (B, T, in), weight_IO (in, out), bias_O (out,); returns (B, T, out), in bfloat16 under autocast.
+    """
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled() and _has_onednn():
+        return _Linear.apply(x, weight_IO, bias_O)  # type: ignore[no-any-return, no-untyped-call]
+    return torch.addmm(bias_O, x.flatten(0, 1), weight_IO).view(*x.shape[:2], -1)
+
+
+class _Linear(Function):
+    """A product in bfloat16 that adds the bias as it goes; torch's addmm writes it into the result first."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
+        x_NI, weight_IO = x.flatten(0, 1).to(torch.bfloat16), weight_IO.to(torch.bfloat16)
+        ctx.save_for_backward(x_NI, weight_IO)
+        ctx.dtypes = x.dtype, bias_O.dtype
+        y_NO = torch.ops.mkldnn._linear_pointwise(x_NI, weight_IO.t(), bias_O.to(torch.bfloat16), "none", [], "")
+        return y_NO.view(*x.shape[:2], -1)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x_NI, weight_IO = ctx.saved_tensors
+        x_dtype, dtype = ctx.dtypes
+        g_NO = grads[0].flatten(0, 1)
+        dx = (g_NO @ weight_IO.t()).view(*grads[0].shape[:2], -1)
+        return dx.to(x_dtype), (x_NI.t() @ g_NO).to(dtype), g_NO.sum(dim=0, dtype=torch.float32).to(dtype)
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available()  # type: ignore[no-any-return, no-untyped-call]
 
 
 # ------------------------------------------------------------------------------------------------ attention
@@ -94,55 +132,53 @@ class _StoredAttention(Function):
     @staticmethod
     def forward(ctx: Any, qkv_BT3I: Tensor, n_head: int) -> Tensor:
         B, T, width = qkv_BT3I.shape
-        I = width // 3
-        E = I // n_head
-        q, k, v = torch.stack(_split_heads(qkv_BT3I, n_head)).view(3, B * n_head, T, E)
-        out = torch.empty_like(q)
-        weights = []
+        E = width // (3 * n_head)
+        q, k, v = _split_heads(qkv_BT3I, n_head)
+        saved, outs = [], []
         for start, stop in _blocks(T):
-            scores = torch.baddbmm(
-                _block_mask(stop - start, stop, q.dtype),
-                q[:, start:stop],
-                k[:, :stop].transpose(1, 2),
-                alpha=1 / math.sqrt(E),
+            q_block, k_block, v_block = (
+                x.reshape(B * n_head, -1, E) for x in (q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop])
             )
-            weights.append(torch.softmax(scores, dim=-1))
-            out[:, start:stop] = torch.bmm(weights[-1], v[:, :stop])
-        ctx.save_for_backward(q, k, v, *weights)
-        ctx.n_head = n_head
-        return out.view(B, n_head, T, E).transpose(1, 2).reshape(B, T, I)
+            q_block = q_block * (1 / math.sqrt(E))
+            scores = torch.bmm(q_block, k_block.transpose(1, 2))
+            future = torch.full((stop - start, stop - start), -math.inf, dtype=scores.dtype).triu_(1)
+            scores[:, :, start:] += future
+            weights = torch.softmax(scores, dim=-1)
+            outs.append(torch.bmm(weights, v_block).view(B, n_head, stop - start, E))
+            saved += [q_block, k_block, v_block, weights]
+        ctx.save_for_backward(*saved)
+        ctx.shape = (B, T, n_head, E)
+        return torch.cat([out.transpose(1, 2) for out in outs], dim=1).view(B, T, n_head * E)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        q, k, v, *weights = ctx.saved_tensors
-        n_head, (BH, T, E) = ctx.n_head, q.shape
-        B = BH // n_head
-        d_out = grads[0].view(B, T, n_head, E).transpose(1, 2).reshape(BH, T, E)
-        d_qkv = torch.empty(3, BH, T, E, dtype=q.dtype)
-        dq, dk, dv = d_qkv
-        # From the last block, which writes all keys' gradients, to the first: the others add to them.
-        for (start, stop), p in zip(reversed(_blocks(T)), reversed(weights), strict=True):
-            d_block = d_out[:, start:stop]
-            dp = torch.bmm(d_block, v[:, :stop].transpose(1, 2))
-            ds = torch._softmax_backward_data(dp, p, -1, p.dtype).mul_(1 / math.sqrt(E))
-            dq[:, start:stop] = torch.bmm(ds, k[:, :stop])
+        B, T, n_head, E = ctx.shape
+        saved = ctx.saved_tensors
+        d_out = grads[0].view(B, T, n_head, E).transpose(1, 2)
+        d_qkv = torch.empty(B, T, 3, n_head, E, dtype=grads[0].dtype)
+        dq, dk, dv = d_qkv.permute(2, 0, 3, 1, 4)
+        keys_grad = values_grad = torch.empty(0)
+        # From the last block, which touches every key, to the first: the others add to what it found.
+        for number, (start, stop) in reversed(list(enumerate(_blocks(T)))):
+            q_block, k_block, v_block, weights = saved[4 * number : 4 * number + 4]
+            d_block = d_out[:, :, start:stop].reshape(B * n_head, stop - start, E)
+            d_weights = torch.bmm(d_block, v_block.transpose(1, 2))
+            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            dq[:, :, start:stop] = (torch.bmm(d_scores, k_block) * (1 / math.sqrt(E))).view(B, n_head, -1, E)
+            d_keys = torch.bmm(d_scores.transpose(1, 2), q_block)
+            d_values = torch.bmm(weights.transpose(1, 2), d_block)
             if stop == T:
-                torch.bmm(ds.transpose(1, 2), q[:, start:stop], out=dk)
-                torch.bmm(p.transpose(1, 2), d_block, out=dv)
+                keys_grad, values_grad = d_keys, d_values
             else:
-                dk[:, :stop] += torch.bmm(ds.transpose(1, 2), q[:, start:stop])
-                dv[:, :stop] += torch.bmm(p.transpose(1, 2), d_block)
-        return d_qkv.view(3, B, n_head, T, E).permute(1, 3, 0, 2, 4).reshape(B, T, 3 * n_head * E), None
+                keys_grad[:, :stop] += d_keys
+                values_grad[:, :stop] += d_values
+        dk.copy_(keys_grad.view(B, n_head, T, E))
+        dv.copy_(values_grad.view(B, n_head, T, E))
+        return d_qkv.view(B, T, 3 * n_head * E), None
 
 
 def _blocks(T: int) -> list[tuple[int, int]]:
     return [(start, min(start + _QUERY_BLOCK, T)) for start in range(0, T, _QUERY_BLOCK)]
-
-
-def _block_mask(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
-    mask = torch.zeros(queries, keys, dtype=dtype)
-    mask[:, keys - queries :] = torch.full((queries, queries), -math.inf, dtype=dtype).triu(1)
-    return mask
 
 
 # ----------------------------------------------------------------------------------------------------- gelu
@@ -174,15 +210,16 @@ class _Gelu(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y, slope = torch.empty_like(x), torch.empty_like(x)
+        k = torch.tensor(2 * _C1)
+        buffers = torch.empty(3, min(_Gelu._piece, x.numel()))
         pieces = (t.view(-1).split(_Gelu._piece) for t in (x, y, slope))
         for x_piece, y_piece, slope_piece in zip(*pieces, strict=True):
-            x32 = x_piece.float()
-            square = x32.square()
-            s = (square * (2 * _C1 * _C3)).add_(2 * _C1).mul_(x32).sigmoid_()
-            xs = x32.mul_(s)
-            y_piece.copy_(xs)
-            d_2u = square.mul_(6 * _C1 * _C3).add_(2 * _C1)
-            slope_piece.copy_(torch.addcmul(s, xs.addcmul_(xs, s, value=-1), d_2u))
+            x32, square, s = buffers[:, : x_piece.numel()]
+            torch.mul(x32.copy_(x_piece), x32, out=square)
+            torch.add(k, square, alpha=2 * _C1 * _C3, out=s).mul_(x32).sigmoid_()
+            y_piece.copy_(x32.mul_(s))
+            d_2u = torch.add(k, square, alpha=6 * _C1 * _C3, out=square)
+            slope_piece.copy_(s.addcmul_(x32.addcmul_(x32, s, value=-1), d_2u))
         ctx.save_for_backward(slope)
         return y
 
@@ -273,5 +310,5 @@ class Packed:
 
 def packing_helps(weight: Tensor, precision: str, batch: int) -> bool:
     """Whether `Packed` exists for this weight and is faster: not for one sequence in float32 (docs/log.md)."""
-    usable = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    usable = weight.device.type == "cpu" and weight.dtype == torch.float32 and _has_onednn()
     return usable and (precision == "bf16" or batch > 1)

@@ -15,7 +15,7 @@ from rein.errors import UserError
 from rein.models.generate import generate
 from rein.models.gpt import GPT
 from rein.models.huggingface import load_model
-from rein.models.precision import resolve_device, resolve_precision
+from rein.models.machine import resolve_device, resolve_precision
 
 
 @dataclass(frozen=True)

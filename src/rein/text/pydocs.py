@@ -43,7 +43,9 @@ _VENDOR_FOLDERS = {"_vendor", "_vendored", "vendor", "vendored"}
 _MIN_PROSE_FRAC = 0.6
 _MAX_REPEATED_FRAC = 0.5
 _WORDS = re.compile(r"(?:[^\W\d_]| )+")  # letters and spaces
-_COPYRIGHT_LINE = re.compile(r"^ *(:copyright:|:license:|copyright \(c\)|\(c\) copyright).*\n?", re.IGNORECASE | re.MULTILINE)
+_COPYRIGHT_LINE = re.compile(
+    r"^ *(:copyright:|:license:|copyright \(c\)|\(c\) copyright).*\n?", re.IGNORECASE | re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ class PyDocs:
         self.total = sum(len(package.files) for package in self._packages)
         self.done = 0
         self._paragraphs: set[bytes] = set()  # 8-byte hashes of those met before
+
+    def inputs(self) -> list[Path]:
+        """None: a corpus keeps what was installed when it was built, and its manifest names the versions."""
+        return []
 
     def __iter__(self) -> Iterator[Document | Dropped]:
         self.done = 0
@@ -183,13 +189,15 @@ def license_of(fields: metadata.PackageMetadata) -> str:
     Some packages put the whole licence text into the field; then the classifiers are the better name, and
     without those the text's first line.
     """
-    expression = fields.get("License-Expression")
-    if expression:
-        return str(expression).strip()
-    lines = str(fields.get("License") or "").strip().splitlines()
+    expressions = fields.get_all("License-Expression")
+    if expressions:
+        return str(expressions[0]).strip()
+    lines = "".join(fields.get_all("License") or []).strip().splitlines()
     if len(lines) == 1 and lines[0].upper() != "UNKNOWN":
         return lines[0].strip()
-    classifiers = [text.split(" :: ")[-1] for text in fields.get_all("Classifier") or [] if text.startswith("License ::")]
+    classifiers = [
+        text.split(" :: ")[-1] for text in fields.get_all("Classifier") or [] if text.startswith("License ::")
+    ]
     if classifiers:
         return " AND ".join(classifiers)
     return lines[0].strip() if len(lines) > 1 else "not stated"

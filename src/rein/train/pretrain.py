@@ -12,7 +12,6 @@ Source: Radford 2018 §3.1 and §4.1; Radford 2019 §2; Brown 2020 §2 and App. 
 from __future__ import annotations
 
 import math
-import resource
 import signal
 import sys
 import time
@@ -33,9 +32,9 @@ from rein.errors import UserError
 from rein.models.generate import generate
 from rein.models.gpt import GPT, GPTConfig, preset
 from rein.models.huggingface import load_weights, read_config, save_model
-from rein.models.precision import autocast, resolve_device, resolve_precision
+from rein.models.machine import autocast, keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
 from rein.progress import Progress, duration
-from rein.report import write_report
+from rein.report.page import write_report
 from rein.run import RunFolder
 from rein.text.order import WindowOrder
 from rein.text.shards import Shards
@@ -159,6 +158,7 @@ def pretrain(config: PretrainConfig) -> Path:
     """
     train, heldout = Shards(config.data, "train"), Shards(config.data, "heldout")
     tokenizer = load_tokenizer(config.data)
+    keep_freed_memory()
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     model = GPT(config.model(tokenizer.n_vocab))
@@ -424,12 +424,6 @@ def _log(run: RunFolder, position: Position, row: dict[str, float], rate: float,
         peak_rss_bytes=peak_rss_bytes(),
     )
     position.losses.clear()
-
-
-def peak_rss_bytes() -> int:
-    """The largest resident memory of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rein.run import METRICS
-from rein.web.legible import number
+from rein.report.legible import number
 
 STRETCHES = 400  # of a curve: a figure keeps at most about three points of each
 Curve = tuple[list[float], list[float | None]]  # tokens, rising; the metric there, None where it was no number
@@ -139,6 +139,7 @@ def _lines(curve: Callable[[str], Curve], metrics: Sequence[str], index: int, na
         x, y = curve(metric)
         if not x:
             continue
+        y = _bounded(y)
         alone = len(names) == 1
         colour = place if alone else index
         name = LINE_NAMES.get(metric, metric)
@@ -151,6 +152,13 @@ def _lines(curve: Callable[[str], Curve], metrics: Sequence[str], index: int, na
             label, style, y = f"{label}, mean of {2 * half + 1} rows", "mean" if alone else "line", smooth(y, half)
         lines.append(_line(label, metric, colour, style, x, y))
     return lines
+
+
+def _bounded(y: list[float | None]) -> list[float | None]:
+    """`y` within ±1e100, so that no sum or difference of its values overflows."""
+    if max((abs(v) for v in y if v is not None), default=0.0) <= 1e100:
+        return y
+    return [None if v is None else max(min(v, 1e100), -1e100) for v in y]
 
 
 def _line(label: str, metric: str, colour: int, style: str, x: list[float], y: list[float | None]) -> Line:
@@ -216,7 +224,7 @@ def _range(low: float, high: float, pad: float) -> tuple[float, float]:
     room = (high - low) * pad
     if high - low <= max(abs(high) * 1e-9, 1e-290):
         room = max(abs(high) * 0.1, 1e-9)
-    return max(low - room, -1e300), min(high + room, 1e300)
+    return low - room, high + room
 
 
 def said(figure: Figure) -> str:

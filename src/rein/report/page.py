@@ -36,8 +36,8 @@ from rein.config import setting
 from rein.errors import UserError
 from rein.progress import duration
 from rein.run import METRICS, read_rows, write_atomically
-from rein.web.figures import STRETCHES, UNITS, Curve, above, figures, said, still
-from rein.web.legible import VALUE_CHARS, count, date, evenly, fixed, number, short, size, visible
+from rein.report.figures import STRETCHES, UNITS, Curve, above, figures, said, still
+from rein.report.legible import VALUE_CHARS, count, date, evenly, fixed, number, short, size, visible
 
 SAMPLE_CHARS = 4_000  # of a prompt or a text; the rest stays in samples.jsonl
 SAMPLE_EVALUATIONS = 200  # shown, evenly spread over the run
@@ -141,8 +141,8 @@ class Run:
 
     def curve(self, metric: str) -> Curve:
         """Tokens seen, rising, and the metric there; None where it was not a number."""
-        points = {row["tokens"]: row[metric] for row in self.rows if metric in row and row.get("tokens") is not None}
-        xs = sorted(x for x in points if x is not None)
+        points = {tokens: row[metric] for row in self.rows if metric in row and (tokens := row["tokens"]) is not None}
+        xs = sorted(points)
         return xs, [points[x] for x in xs]
 
 
@@ -211,14 +211,25 @@ def _finite(value: Any) -> float | None:
         return None
 
 
+def _all_finite(values: Iterable[Any]) -> bool:
+    """Whether all are finite numbers; a quick no is allowed, for all but every row of a run passes."""
+    try:
+        return math.isfinite(sum(values)) and bool not in map(type, values)
+    except (TypeError, OverflowError):
+        return False
+
+
 def _clean(rows: Iterable[Any]) -> tuple[list[dict[str, float | None]], list[str]]:
     """The rows with every value a finite number or None, and notes about what was not."""
     clean: list[dict[str, float | None]] = []
     bad: dict[str, tuple[int, Any, Any]] = {}
     lost = 0
     for row in rows:
-        if not isinstance(row, dict) or _finite(row.get("tokens")) is None:
+        if not isinstance(row, dict) or (tokens := _finite(row.get("tokens"))) is None or not 0 <= tokens < 1e30:
             lost += 1
+            continue
+        if _all_finite(row.values()):
+            clean.append(row)
             continue
         new = {name: _finite(value) for name, value in row.items() if name in UNITS}
         for name, value in new.items():
@@ -396,7 +407,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _assets() -> tuple[Template, str, str, str]:
     """The template, the style, uPlot, and our script, read once per process."""
     environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
+        loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -405,7 +416,7 @@ def _assets() -> tuple[Template, str, str, str]:
     licence = (_UPLOT / "LICENSE").read_text(encoding="utf-8").strip()
     uplot = (_UPLOT / "uPlot.iife.min.js").read_text(encoding="utf-8")
     style = (_UPLOT / "uPlot.min.css").read_text(encoding="utf-8") + _static("report.css")
-    return environment.get_template("report.html"), style, f"/*\n{licence}\n*/\n{uplot}", _static("report.js")
+    return environment.get_template("template.html"), style, f"/*\n{licence}\n*/\n{uplot}", _static("report.js")
 
 
 def _static(name: str) -> str:
