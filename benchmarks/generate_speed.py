@@ -42,9 +42,7 @@ def main() -> None:
                                   ("peer", lambda p: peer(peers[p], prompts, args.tokens))):  # fmt: skip
                     began = time.perf_counter()
                     run(precision)
-                    rates.setdefault((name, precision), []).append(
-                        batch * args.tokens / (time.perf_counter() - began)
-                    )
+                    rates.setdefault((name, precision), []).append(batch * args.tokens / (time.perf_counter() - began))
         median = {key: statistics.median(values[1:]) for key, values in rates.items()}
         for precision in ("fp32", "bf16"):
             a, b = median["rein", precision], median["peer", precision]

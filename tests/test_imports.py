@@ -20,7 +20,7 @@ LEVELS = tuple(
         "rein.losses rein.returns rein.optim rein.checkpoint rein.distributed rein.run rein.progress rein.report",
         "rein.models rein.feedback rein.text rein.bpe",
         "rein.train rein.evals rein.agents",
-        "rein.cli rein.__main__ rein.demo rein.web recipes",
+        "rein.cli rein.__main__ rein.web rein.recipes",
     )
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -30,12 +30,11 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 
 def modules() -> dict[str, Path]:
-    """Module name → file, of the package and the recipes."""
+    """Module name → file, of the package."""
     found = {}
-    for folder, prefix in ((ROOT / "src", ""), (ROOT / "recipes", "recipes.")):
-        for path in sorted(folder.rglob("*.py")):
-            name = prefix + ".".join(path.relative_to(folder).with_suffix("").parts)
-            found[name.removesuffix(".__init__")] = path
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
     return found
 
 
@@ -56,7 +55,7 @@ def imports_of(source: str, module: str, *, package: bool, known: frozenset[str]
             names = [word.value for word in node.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
         else:
             continue
-        yield from (name for name in names if name.split(".")[0] in ("rein", "recipes"))
+        yield from (name for name in names if name.split(".")[0] == "rein")
 
 
 def level(module: str) -> int:
@@ -82,7 +81,7 @@ def test_imports_go_one_way():
 
 
 def test_a_training_loop_never_imports_another():
-    for folder in ("rein.train.", "recipes."):
+    for folder in ("rein.train.", "rein.recipes."):
         across = {(a, b) for a, b in edges() if a != b and a.startswith(folder) and b.startswith(folder)}
         assert not across - EXCEPTIONS.keys(), "\n".join(f"{a} imports {b}" for a, b in sorted(across))
 

@@ -11,19 +11,23 @@ earlier ones as they were. This module knows files and states, no model.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from rein.errors import UserError, writing
 
@@ -41,7 +45,8 @@ def save(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) -> 
     try:
         with writing(folder):
             part.mkdir(parents=True)
-            write(part)
+            with _disk_errors_as_such():
+                write(part)
             files = {str(path.relative_to(part)): _fingerprint(path) for path in _files(part)}
             (part / "rein.json").write_text(json.dumps({**about, "files": files}, indent=2) + "\n", encoding="utf-8")
             for path in _files(part):
@@ -92,7 +97,7 @@ def verify(folder: Path) -> None:
 
 def all_steps(folder: Path) -> list[Path]:
     """The whole checkpoints in a run's `checkpoints` folder, oldest first."""
-    found = [path for path in folder.glob("step-*") if not path.name.endswith(".part")]
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
@@ -126,7 +131,7 @@ def prune(folder: Path, keep: int) -> None:
 
 def write_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Saves the optimiser into `folder`, keyed by parameter names, so that it can be resharded on loading."""
-    _quietly(dcp.save, get_optimizer_state_dict(model, optimizer), checkpoint_id=folder)
+    _quietly(dcp_save, get_optimizer_state_dict(model, optimizer), checkpoint_id=folder)
 
 
 def read_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -136,7 +141,7 @@ def read_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.O
     """
     state = get_optimizer_state_dict(model, optimizer)
     try:
-        _quietly(dcp.load, state, checkpoint_id=folder)
+        _quietly(dcp_load, state, checkpoint_id=folder)
     except Exception as error:
         raise UserError(
             f"The training state in {folder} cannot be read: {error}.",
@@ -150,6 +155,30 @@ def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         warnings.filterwarnings("ignore", category=FutureWarning)
         return function(*args, **kwargs)
+
+
+@contextmanager
+def _disk_errors_as_such() -> Iterator[None]:
+    """Libraries wrap the system's error in one of their own: raises it again as the OSError it was."""
+    try:
+        yield
+    except Exception as error:
+        found = _disk_error(error)
+        if found is None or found is error:
+            raise
+        raise found from error
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    if error is None or isinstance(error, OSError):
+        return error
+    number = re.search(r"\(os error (\d+)\)", str(error))  # safetensors, written in Rust
+    if number:
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    if "unexpected pos" in str(error):  # torch's file writer wrote less than it was given, which only a full disk does
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    inner = [error.__cause__, error.__context__, *(e for e, _ in getattr(error, "failures", {}).values())]
+    return next((found for found in map(_disk_error, inner) if found), None)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -37,9 +37,10 @@ class Command:
 
 
 COMMANDS = (
-    Command("demo", "rein.demo:demo", "text on this machine → BPE → a GPT → samples and a report"),
+    Command("demo", "rein.recipes.demo:demo", "text on this machine → BPE → a GPT → samples and a report"),
     Command("text build", "rein.text.build:build", "collect documents, split, tokenise: token shards"),
     Command("text show", "rein.text.show:show", "what a corpus holds, and some of its documents"),
+    Command("text export", "rein.text.export:export", "token shards as nanoGPT's train.bin and val.bin"),
     Command("bpe train", "rein.bpe.commands:train", "learn a vocabulary from text"),
     Command("bpe encode", "rein.bpe.commands:encode", "text in, token ids out"),
     Command("bpe decode", "rein.bpe.commands:decode", "token ids in, text out"),

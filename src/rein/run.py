@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rein import __version__, config
 from rein.errors import UserError, writing
@@ -77,9 +77,7 @@ class RunFolder:
                  it holds files that are no run's.
         """
         self.path = path
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / "run.lock").open("w")
+        self._lock = lock_folder(path)
         try:
             self._open(settings)
         except BaseException:
@@ -88,12 +86,6 @@ class RunFolder:
 
     def _open(self, settings: Any) -> None:
         path = self.path
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{path} is in use by another process.", "Wait for it to end, or choose another --out."
-            ) from None
         self.resumed = (path / "config.json").exists()
         if self.resumed:
             self._check_same(settings)
@@ -170,6 +162,26 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def lock_folder(path: Path) -> IO[str]:
+    """Makes the folder and keeps every other process out of it, until the file that is returned is closed.
+
+    A process that ends, however it ends, gives its lock back.
+
+    Raises   UserError when another process has the lock, or the folder cannot be made.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / "run.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise UserError(
+            f"{path} is in use by another process.", "Wait for it to end, or choose another --out."
+        ) from None
+    return file
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -94,6 +94,15 @@ def test_train_names_the_flag_to_change(book, tmp_path, capsys):
     assert not (tmp_path / "t.json").exists()
 
 
+def test_train_says_when_text_is_left_out(book, tmp_path, capsys):
+    words = ["bpe", "train", str(book), "--n-vocab", "258", "--out", str(tmp_path / "t.json")]
+    assert main([*words, "--max-bytes", "100"]) == 0
+    n_bytes = f"{book.stat().st_size:,}"
+    assert f"Learning from the first 100 of {n_bytes} bytes (--max-bytes)." in capsys.readouterr().err
+    assert main(words) == 0
+    assert f"learning: {n_bytes}/{n_bytes} bytes" in capsys.readouterr().err
+
+
 def test_max_bytes_and_ties_reach_the_trainer(book, tmp_path, capsys):
     merges = {}
     for words in ((), ("--max-bytes", "50"), ("--ties", "raw_token_ids")):

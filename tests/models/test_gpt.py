@@ -105,7 +105,9 @@ def reference_logits(model, ids):
 
     def norm(x, name):
         centred = x - x.mean(-1, keepdim=True)
-        return centred / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt() * p[f"{name}.weight"] + p[f"{name}.bias"]
+        return (
+            centred / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt() * p[f"{name}.weight"] + p[f"{name}.bias"]
+        )
 
     def attention(x, n):
         q, k, v = (x @ p[f"h.{n}.attn.c_attn.weight"] + p[f"h.{n}.attn.c_attn.bias"]).split(c.d_inner, -1)
@@ -206,7 +208,9 @@ def test_padding_on_the_left_changes_nothing(model):
         padded = ids.clone()
         padded[1, :6] = 17  # any id: padding is not read
         cache = Cache(model.config, 2, 20, pad_B=torch.tensor([0, 6]), like=model.wte)
-        together = torch.cat([model(padded[:, :15], cache), *(model(padded[:, t : t + 1], cache) for t in range(15, 20))], 1)
+        together = torch.cat(
+            [model(padded[:, :15], cache), *(model(padded[:, t : t + 1], cache) for t in range(15, 20))], 1
+        )
     torch.testing.assert_close(together[1:, 6:], alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(together[:1], model(ids[:1]), atol=1e-5, rtol=0)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import tokenizers
 
 from rein.bpe import gpt1, oracle, trainer
 from rein.bpe.alphabet import EOT, PATTERN, to_visible
+from rein.bpe.byte_level import ByteLevelBPE
+from rein.bpe.engines import TiktokenEngine
 from rein.bpe.tokenizer import load_tokenizer
 
 SAMPLES = [
@@ -70,6 +73,19 @@ def test_the_ids_are_tiktokens_on_megabytes(ours):
     texts = library_text(5_000_000)
     for text, row in zip(texts, ours.encode_batch(texts), strict=True):
         np.testing.assert_array_equal(row, encoding.encode_ordinary(text))
+
+
+def test_every_character_is_of_the_class_that_tiktoken_says():
+    """Merges over the border of a character show whether it stands in one piece with a letter, digit or sign.
+
+    Only characters that this Python knows: about those of the newest Unicode versions, libraries do not agree.
+    """
+    merges = tuple((sign, bytes([byte])) for sign in (b"a", b"1", b"!", b" ") for byte in range(0xC2, 0xF5))
+    ours = ByteLevelBPE(merges)
+    careful = TiktokenEngine(ours._tokens)
+    assigned = [chr(c) for c in range(0x80, 0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
+    text = "".join(f"a{c}\n1{c}\n!{c}\n {c}b\n" for c in assigned)
+    np.testing.assert_array_equal(ours.encode(text), careful.encode(text))
 
 
 def test_random_unicode_is_encoded_as_by_the_oracle(ours):

@@ -37,11 +37,20 @@ def test_any_bytes_come_back(bpe, data):
 
 @patiently
 @given(text=texts | awkward_texts)
-def test_any_text_comes_back_and_is_encoded_as_by_the_oracle(bpe, text):
+def test_any_text_comes_back(bpe, text):
     ids = bpe.encode(text)
     assert bpe.decode(ids) == text
-    assert ids.tolist() == oracle.encode(text, oracle.numbered(bpe.merges))
     np.testing.assert_array_equal(bpe.encode_bytes(text.encode()), ids)
+
+
+# Libraries follow Unicode at their own pace: about unassigned characters they do not agree.
+assigned_texts = st.text(st.characters(exclude_categories=["Cn", "Cs"]), max_size=100)
+
+
+@patiently
+@given(text=assigned_texts | awkward_texts)
+def test_any_text_is_encoded_as_by_the_oracle(bpe, text):
+    assert bpe.encode(text).tolist() == oracle.encode(text, oracle.numbered(bpe.merges))
 
 
 @patiently
@@ -67,13 +76,13 @@ def test_training_is_the_oracles(documents):
         assert list(train(documents, 257 + len(merges)).merges) == merges
 
 
-MARKUP = ["a", "b c", "&", "&amp;", "&lt;", "<", "<b>", "\n", "\r\n", "\x0c", "\x1b[0m"]
+MARKUP = ["a", "b c", "&", "&amp;", "&lt;", "<", "<b>", "\n", "\t", "\r\n", "\x0c", "\x1b[0m"]
 CURIOUS = ["\u201c", "\u2026", "ﬁ", "Ã©", "\ufeff"]
 lines = st.lists(st.sampled_from(MARKUP + CURIOUS), max_size=20).map("".join)
 
 
 @patiently
-@given(text=lines | texts)
+@given(text=lines | texts | st.text(st.characters(max_codepoint=0x7E, min_codepoint=9)))
 def test_repairing_line_by_line_is_ftfys_repair(text):
     words = gpt1_text.Words.__new__(gpt1_text.Words)
     words._fix_text = ftfy.fix_text

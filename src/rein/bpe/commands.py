@@ -20,6 +20,7 @@ from rein.bpe.oracle import Ties
 from rein.bpe.tokenizer import Tokenizer, load_tokenizer
 from rein.config import setting
 from rein.errors import UserError, writing
+from rein.progress import Progress
 
 STDIN = Path("-")
 
@@ -83,9 +84,24 @@ def _convert(config: TrainConfig) -> Tokenizer:
 
 
 def _learn(config: TrainConfig) -> Tokenizer:
-    if config.kind == "gpt1":
-        return gpt1.train(config.files, config.n_vocab, max_bytes=config.max_bytes)
-    return trainer.train(config.files, config.n_vocab, ties=config.ties, max_bytes=config.max_bytes)
+    total = sum(map(_size, config.files))
+    with Progress("learning", total=min(total, config.max_bytes), unit="bytes") as bar:
+        if 0 < config.max_bytes < total:
+            bar.say(f"Learning from the first {config.max_bytes:,} of {total:,} bytes (--max-bytes).")
+        documents = _watched(config.files, bar)
+        if config.kind == "gpt1":
+            return gpt1.train(documents, config.n_vocab, max_bytes=config.max_bytes)
+        return trainer.train(documents, config.n_vocab, ties=config.ties, max_bytes=config.max_bytes)
+
+
+def _watched(files: Sequence[Path], bar: Progress) -> Iterator[Path]:
+    for file in files:
+        yield file
+        bar.advance(_size(file), note=file.name)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0  # reading it says what is wrong
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ _SPACES = re.compile(r"[^\S\n]+")
 
 # ftfy leaves such text as it is: printable ASCII without "&", so there is no HTML entity, no mojibake, no
 # control character. Most English text is, and ftfy is by far the slowest step.
-_NOTHING_TO_FIX = re.compile(r"[\n -%'-~]*")
+_NOTHING_TO_FIX = re.compile(r"[\t\n -%'-~]*")
 
 # Stretches remembered before `Words` starts anew, spaCy's own growing tables included: some 500 MB.
 _CACHE_STRETCHES = 1_000_000

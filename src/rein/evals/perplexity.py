@@ -21,8 +21,8 @@ from rein.config import setting
 from rein.errors import UserError
 from rein.models.gpt import GPT
 from rein.models.huggingface import load_model
-from rein.models.ops import IGNORED
 from rein.models.machine import autocast, resolve_device, resolve_precision
+from rein.models.ops import IGNORED
 from rein.progress import Progress
 
 
@@ -92,7 +92,13 @@ def perplexity(config: PerplexityConfig) -> None:
 
 
 def score_text(
-    model: GPT, tokenizer: Tokenizer, text: str, *, stride: int | None = None, precision: str = "fp32", name: str = "text"
+    model: GPT,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    stride: int | None = None,
+    precision: str = "fp32",
+    name: str = "text",
 ) -> TextScore:
     """−log p of a text under a model.
 

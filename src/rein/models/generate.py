@@ -51,9 +51,7 @@ def generate(
     pad_B = torch.tensor([longest - len(prompt) for prompt in prompts])
     for row, prompt in enumerate(prompts):
         tokens_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
-    cache = Cache(
-        model.config, B, longest + max_new_tokens - 1, pad_B=pad_B.to(device), like=model.h[0].mlp.c_fc.weight
-    )
+    cache = Cache(model.config, B, longest + max_new_tokens - 1, pad_B=pad_B.to(device), like=model.wte)
     uniform_BT = torch.from_numpy(_uniforms(seed, B, max_new_tokens)).to(device)
     answers: list[list[int]] = [[] for _ in prompts]
     running = [True] * B

@@ -312,7 +312,8 @@ class GPT(nn.Module):
             )
         positions = torch.arange(T, device=tokens_BT.device) if cache is None else cache.positions(T)
         dropout = self.config.dropout if self.training else 0.0
-        wte_VD, wpe_TD = self.wte, self.wpe
+        wte_VD: Tensor = self.wte
+        wpe_TD: Tensor = self.wpe
         if self.config.norm == "post":
             wte_VD, wpe_TD = F.dropout(wte_VD, dropout), F.dropout(wpe_TD, dropout)
             x_BTD = F.embedding(tokens_BT, wte_VD) + F.embedding(positions, wpe_TD)

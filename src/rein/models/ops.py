@@ -212,7 +212,7 @@ class _Gelu(Function):
         y, slope = torch.empty_like(x), torch.empty_like(x)
         k = torch.tensor(2 * _C1)
         buffers = torch.empty(3, min(_Gelu._piece, x.numel()))
-        pieces = (t.view(-1).split(_Gelu._piece) for t in (x, y, slope))
+        pieces = (torch.split(t.view(-1), _Gelu._piece) for t in (x, y, slope))
         for x_piece, y_piece, slope_piece in zip(*pieces, strict=True):
             x32, square, s = buffers[:, : x_piece.numel()]
             torch.mul(x32.copy_(x_piece), x32, out=square)
@@ -253,7 +253,7 @@ def lm_loss(x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor) -> Tensor:
 def token_losses(x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor) -> Tensor:
     """−log softmax(x wteᵀ)[target] of every position, 0 where the target is `IGNORED`: (B, T) in float32."""
     rows = max(1, _LOGITS_AT_ONCE // wte_VD.shape[0])
-    pieces = zip(x_BTD.flatten(0, 1).split(rows), targets_BT.flatten().split(rows), strict=True)
+    pieces = zip(torch.split(x_BTD.flatten(0, 1), rows), torch.split(targets_BT.flatten(), rows), strict=True)
     losses = [F.cross_entropy((x @ wte_VD.t()).float(), t, ignore_index=IGNORED, reduction="none") for x, t in pieces]
     return torch.cat(losses).view(targets_BT.shape)
 
@@ -268,7 +268,7 @@ class _LmLoss(Function):
         total = torch.zeros((), dtype=torch.float64)
         dx_ND, d_wte_VD = torch.empty_like(x_ND), torch.zeros_like(wte_VD)
         wte_VD = wte_VD.to(x_ND.dtype)
-        for x, dx, targets in zip(x_ND.split(rows), dx_ND.split(rows), targets_N.split(rows), strict=True):
+        for x, dx, targets in zip(*(torch.split(t, rows) for t in (x_ND, dx_ND, targets_N)), strict=True):
             counts = targets != IGNORED
             index = targets.clamp(min=0).unsqueeze(1)
             log_p = F.log_softmax((x @ wte_VD.t()).float(), dim=-1)

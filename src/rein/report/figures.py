@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rein.run import METRICS
 from rein.report.legible import number
+from rein.run import METRICS
 
 STRETCHES = 400  # of a curve: a figure keeps at most about three points of each
 Curve = tuple[list[float], list[float | None]]  # tokens, rising; the metric there, None where it was no number

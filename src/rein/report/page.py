@@ -35,9 +35,9 @@ from rein import __version__
 from rein.config import setting
 from rein.errors import UserError
 from rein.progress import duration
-from rein.run import METRICS, read_rows, write_atomically
 from rein.report.figures import STRETCHES, UNITS, Curve, above, figures, said, still
 from rein.report.legible import VALUE_CHARS, count, date, evenly, fixed, number, short, size, visible
+from rein.run import METRICS, read_rows, write_atomically
 
 SAMPLE_CHARS = 4_000  # of a prompt or a text; the rest stays in samples.jsonl
 SAMPLE_EVALUATIONS = 200  # shown, evenly spread over the run

@@ -109,7 +109,10 @@ class BuildConfig:
 
     def folder(self) -> Path:
         """Where the corpus goes."""
-        return self.out or Path("data") / (self.paths[0].resolve().stem if self.paths else self.source)
+        if self.out is not None:
+            return self.out
+        name = self.paths[0].resolve().name if self.paths else self.source
+        return Path("data") / Path(name.removesuffix(".gz").removesuffix(".zst")).stem
 
     def open_source(self) -> Source:
         """The source that the settings name.  Raises   UserError when a path is not what it should be."""
@@ -197,7 +200,7 @@ def _open(folder: Path, config: BuildConfig, source: Source, given: Tokenizer | 
                 "Choose another --out, or empty the folder.",
             )
         stages = {}
-    if "documents" in stages:
+    if complete or "documents" in stages:
         _check_same(folder, stages, config)
         same_tokenizer = given is None or stages.get("tokenizer", {}).get("sha256", given.sha256()) == given.sha256()
         if stages["inputs_sha256"] != inputs or not same_tokenizer:
@@ -211,7 +214,7 @@ def _open(folder: Path, config: BuildConfig, source: Source, given: Tokenizer | 
         return None
     stages |= {"settings": _recorded(config), "inputs_sha256": inputs}
     _save(folder, stages)
-    write_atomically(folder / CONFIG, settings.to_json(config))
+    write_atomically(folder / CONFIG, settings.to_json(settings.replace(config, out=folder)))
     for part in folder.glob("*.part"):
         part.unlink()
     return stages
@@ -268,7 +271,8 @@ def _collect(folder: Path, config: BuildConfig, source: Source) -> dict[str, Any
 def _kept(source: Source, config: BuildConfig, tally: Tally) -> Iterator[tuple[str, Document]]:
     """The documents worth keeping, each with its split; counts the others."""
     seen: set[bytes] = set()
-    done = n_documents = n_bytes = 0
+    done = 0.0
+    n_documents = n_bytes = 0
     with Progress("reading", total=source.total, unit=source.unit) as bar:
         for item in source:
             bar.advance(source.done - done)

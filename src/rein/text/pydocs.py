@@ -97,8 +97,6 @@ class PyDocs:
         except OSError:
             yield Dropped(where, "unreadable file")
             return
-        if b'"""' not in code and b"'''" not in code:
-            return  # no docstring of more than one line: most files of tables; parsing them takes time
         try:
             tree = _parse(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -57,7 +57,7 @@ def describe(folder: Path, manifest: dict[str, Any]) -> str:
     rows = [("split", "documents", "tokens", "MB", "bytes/token")]
     for split, counts in splits.items():
         per_token = counts["bytes"] / max(counts["tokens"] - counts["documents"], 1)  # end-of-text ids are no text
-        mb = f"{counts['bytes'] / 1e6:,.1f}"
+        mb = f"{counts['bytes'] / 1e6:,.2f}"
         rows.append((split, f"{counts['documents']:,}", f"{counts['tokens']:,}", mb, f"{per_token:.2f}"))
     lines = [f"{folder}: vocabulary {n_vocab:,} ({manifest['tokenizer']['kind']})", "", *_table(rows, "<>>>>")]
     n_dropped = manifest["items"] - manifest["kept"]

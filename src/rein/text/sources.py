@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rein.errors import UserError, suggestion
+from rein.progress import Progress
 from rein.text.documents import MAX_DOCUMENT_BYTES, Document, Dropped, fault
 
 JSONL_NAMES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson")
@@ -31,10 +32,16 @@ class Source(Protocol):
     """Where documents come from."""
 
     unit: str
-    total: int
-    done: int
 
-    def inputs(self) -> Iterable[Path]:
+    @property
+    def total(self) -> float:
+        """How much there is to read."""
+
+    @property
+    def done(self) -> float:
+        """How much of it has been read."""
+
+    def inputs(self) -> Sequence[Path]:
         """The files whose content decides the documents."""
 
     def __iter__(self) -> Iterator[Document | Dropped]: ...
@@ -130,14 +137,15 @@ class TextFiles:
 
 
 class JsonLines:
-    """One JSON object per line, its text in the field `text_field`; plain, .gz or .zst. `done` counts bytes."""
+    """One JSON object per line, its text in the field `text_field`; plain, .gz or .zst."""
 
-    unit = "bytes"
+    unit = "MB"
 
     def __init__(self, paths: Sequence[Path], text_field: str, license: str) -> None:
         self._files = _files(paths, JSONL_NAMES)
         self._field, self._license = text_field, license
-        self.total, self.done = sum(file.stat().st_size for file in self._files), 0
+        self.total: float = sum(file.stat().st_size for file in self._files) / 1e6
+        self.done = 0.0
 
     def inputs(self) -> list[Path]:
         """The files that are read."""
@@ -150,11 +158,11 @@ class JsonLines:
                 try:
                     for number, line in enumerate(_unpacked(raw, path), start=1):
                         yield self._document(path, number, line)
-                        self.done = before + raw.tell()
+                        self.done = (before + raw.tell()) / 1e6
                 except (OSError, EOFError) as error:  # pyarrow's name for a damaged archive
                     raise UserError(f"{path} cannot be read to its end: {error}.", "Check that it is whole.") from None
             before += path.stat().st_size
-            self.done = before
+            self.done = before / 1e6
 
     def _document(self, path: Path, number: int, line: bytes) -> Document | Dropped:
         id = f"{path.name}:{number}"
@@ -195,10 +203,11 @@ class Parquet:
         if self._field not in schema.names:
             raise _no_field(path, self._field, schema.names)
         kind = schema.field(self._field).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        if not _is_text(kind):
             raise UserError(
                 f"The column {self._field!r} of {path} holds {kind}, not text.",
-                f"Name a text column with --text-field. {suggestion(self._field, schema.names)}",
+                "Name a text column with --text-field. "
+                + suggestion(self._field, [field.name for field in schema if _is_text(field.type)]),
             )
 
     def inputs(self) -> list[Path]:
@@ -236,19 +245,20 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def inputs_sha256(paths: Iterable[Path]) -> str:
-    """A hash of the files' names and contents: whether a corpus was built from what is there now.
-
-    Raises   UserError when a file cannot be read.
-    """
+def inputs_sha256(paths: Sequence[Path]) -> str:
+    """A hash of the files' names and contents: whether a corpus was built from what is there now."""
     all_files = hashlib.sha256()
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            content = f"unreadable: {error.strerror}"
-        all_files.update(f"{path.as_posix()}\0{content}\n".encode("utf-8", "surrogateescape"))
+    if not paths:
+        return all_files.hexdigest()
+    with Progress("hashing the input", total=len(paths), unit="files") as bar:
+        for path in paths:
+            try:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                content = f"unreadable: {error.strerror}"
+            all_files.update(f"{path.as_posix()}\0{content}\n".encode("utf-8", "surrogateescape"))
+            bar.advance()
     return all_files.hexdigest()
 
 
@@ -286,6 +296,12 @@ def _unpacked(raw: BinaryIO, path: Path) -> BinaryIO:
     if kind is None:
         return raw
     return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), kind), _READ_BYTES)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _text_or_bytes(data: bytes) -> str | bytes:

@@ -222,12 +222,12 @@ def _update(
     )
     T = model.config.n_ctx
     at_once = config.sequences_at_once or max(1, 8192 // T)
-    windows_BT = train.windows(order.starts(position.windows, sequences), T + 1)
-    windows_BT = torch.from_numpy(windows_BT).to(device, non_blocking=True)
+    starts_B = order.starts(position.windows, sequences)
+    windows_BT = torch.from_numpy(train.windows(starts_B, T + 1)).to(device, non_blocking=True)
     torch.manual_seed(_dropout_seed(config.seed, position.opt_step))
     model.train()
     loss = 0.0
-    for part_BT in windows_BT.split(at_once):
+    for part_BT in torch.split(windows_BT, at_once):
         share = len(part_BT) / sequences
         with autocast(device, precision):
             part_loss = model.loss(part_BT[:, :-1], part_BT[:, 1:]) * share
@@ -323,7 +323,7 @@ class Evaluation:
         self._model.eval()
         device = self._model.wte.device
         nats = 0.0
-        for part_BT in self._windows_BT.split(max(1, 8192 // self._model.config.n_ctx)):
+        for part_BT in torch.split(self._windows_BT, max(1, 8192 // self._model.config.n_ctx)):
             with autocast(device, self._precision):
                 losses_BT = self._model.token_losses(part_BT[:, :-1].to(device), part_BT[:, 1:].to(device))
             nats += losses_BT.double().sum().item()
