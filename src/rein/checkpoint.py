@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
@@ -154,7 +155,10 @@ def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     with warnings.catch_warnings():  # it warns that one process is one process
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         warnings.filterwarnings("ignore", category=FutureWarning)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except CheckpointException as error:  # not an Exception; what it holds is
+            raise next(iter(error.failures.values()))[0] from None
 
 
 @contextmanager
@@ -177,8 +181,7 @@ def _disk_error(error: BaseException | None) -> OSError | None:
         return OSError(int(number[1]), os.strerror(int(number[1])))
     if "unexpected pos" in str(error):  # torch's file writer wrote less than it was given, which only a full disk does
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    inner = [error.__cause__, error.__context__, *(e for e, _ in getattr(error, "failures", {}).values())]
-    return next((found for found in map(_disk_error, inner) if found), None)
+    return _disk_error(error.__cause__) or _disk_error(error.__context__)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rein.bpe import byte_level, gpt1, trainer
+from rein.bpe import gpt1, trainer
 
 LIBRARY = Path(os.__file__).parent
 
@@ -27,25 +27,3 @@ def small(real_text):
 def small_gpt1(real_text):
     """A GPT-1 style BPE of 1,000 entries."""
     return gpt1.train(real_text, 1000)
-
-
-@pytest.fixture(scope="session")
-def gpt2_files(shared_data):
-    folder = shared_data / "tokenizers" / "gpt2"
-    return folder / "encoder.json", folder / "vocab.bpe"
-
-
-@pytest.fixture(scope="session")
-def gpt1_files(shared_data):
-    folder = shared_data / "tokenizers" / "gpt1"
-    return folder / "encoder_bpe_40000.json", folder / "vocab_40000.bpe"
-
-
-@pytest.fixture(scope="session")
-def released_gpt2(gpt2_files):
-    return byte_level.from_openai(*gpt2_files)
-
-
-@pytest.fixture(scope="session")
-def released_gpt1(gpt1_files):
-    return gpt1.from_openai(*gpt1_files)

@@ -33,7 +33,7 @@ _SPACES = re.compile(r"[^\S\n]+")
 # control character. Most English text is, and ftfy is by far the slowest step.
 _NOTHING_TO_FIX = re.compile(r"[\t\n -%'-~]*")
 
-# Stretches remembered before `Words` starts anew, spaCy's own growing tables included: some 500 MB.
+# Stretches remembered before `Words` starts anew, spaCy's own growing tables included: some 700 MB.
 _CACHE_STRETCHES = 1_000_000
 
 
