@@ -94,12 +94,11 @@ def sample(
 
 
 def _invert(p_BK: Tensor, uniform_B: Tensor) -> Tensor:
-    """The first index whose cumulative probability exceeds u · total."""
+    """The first index whose cumulative probability exceeds u · total, and whose own is not 0."""
     cumulative_BK = p_BK.double().cumsum(dim=-1)
-    target_B1 = (uniform_B * cumulative_BK[:, -1])[:, None]
-    index_B = torch.searchsorted(cumulative_BK, target_B1, right=True)[:, 0]
-    last_B = (p_BK > 0).long().cumsum(dim=-1).argmax(dim=-1)  # rounding must not reach a token of probability 0
-    return torch.minimum(index_B, last_B)
+    total_B = cumulative_BK[:, -1]
+    target_B = torch.minimum(uniform_B * total_B, total_B * (1 - 2**-52))  # u · total may round up to the total
+    return torch.searchsorted(cumulative_BK, target_B[:, None], right=True)[:, 0]
 
 
 def _uniforms(seed: int, rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

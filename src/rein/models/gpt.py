@@ -151,8 +151,8 @@ class Cache:
         shape = (config.n_layer, batch, config.n_head, length, config.d_inner // config.n_head)
         # PyTorch's CPU attention for one query is three times as fast in float32 as in bfloat16, which saves it memory.
         dtype = torch.float32 if like.device.type == "cpu" else like.dtype
-        self.keys_LBHTE = torch.zeros(shape, dtype=dtype, device=like.device)
-        self.values_LBHTE = torch.zeros_like(self.keys_LBHTE)
+        self.keys_LBHTE = torch.empty(shape, dtype=dtype, device=like.device)
+        self.values_LBHTE = torch.empty_like(self.keys_LBHTE)
         self.length = 0
         self.pad_B = pad_B if pad_B is not None and bool(pad_B.any()) else None
 
@@ -251,14 +251,17 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.ln_2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, x_BTD: Tensor, cache: Cache | None) -> Tensor:
         if self.norm == "pre":
-            x_BTD = x_BTD + self.dropout(self.attn(self.ln_1(x_BTD), cache))
-            return x_BTD + self.dropout(self.mlp(self.ln_2(x_BTD)))  # type: ignore[no-any-return]
-        x_BTD = self.ln_1(x_BTD + self.dropout(self.attn(x_BTD, cache)))
-        return self.ln_2(x_BTD + self.dropout(self.mlp(x_BTD)))  # type: ignore[no-any-return]
+            x_BTD = x_BTD + self._dropped(self.attn(self.ln_1(x_BTD), cache))
+            return x_BTD + self._dropped(self.mlp(self.ln_2(x_BTD)))
+        x_BTD = self.ln_1(x_BTD + self._dropped(self.attn(x_BTD, cache)))
+        return self.ln_2(x_BTD + self._dropped(self.mlp(x_BTD)))  # type: ignore[no-any-return]
+
+    def _dropped(self, x_BTD: Tensor) -> Tensor:
+        return F.dropout(x_BTD, self.dropout) if self.training and self.dropout else x_BTD
 
 
 class GPT(nn.Module):
@@ -314,11 +317,11 @@ class GPT(nn.Module):
         dropout = self.config.dropout if self.training else 0.0
         wte_VD: Tensor = self.wte
         wpe_TD: Tensor = self.wpe
-        if self.config.norm == "post":
+        if dropout and self.config.norm == "post":
             wte_VD, wpe_TD = F.dropout(wte_VD, dropout), F.dropout(wpe_TD, dropout)
-            x_BTD = F.embedding(tokens_BT, wte_VD) + F.embedding(positions, wpe_TD)
-        else:
-            x_BTD = F.dropout(F.embedding(tokens_BT, wte_VD) + F.embedding(positions, wpe_TD), dropout)
+        x_BTD = F.embedding(tokens_BT, wte_VD) + F.embedding(positions, wpe_TD)
+        if dropout and self.config.norm == "pre":
+            x_BTD = F.dropout(x_BTD, dropout)
         for block in self.h:
             x_BTD = block(x_BTD, cache)
         if cache is not None:

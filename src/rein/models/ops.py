@@ -59,7 +59,7 @@ class _Linear(Function):
         x_dtype, dtype = ctx.dtypes
         g_NO = grads[0].flatten(0, 1)
         dx = (g_NO @ weight_IO.t()).view(*grads[0].shape[:2], -1)
-        return dx.to(x_dtype), (x_NI.t() @ g_NO).to(dtype), g_NO.sum(dim=0, dtype=torch.float32).to(dtype)
+        return dx.to(x_dtype), (x_NI.t() @ g_NO).to(dtype), g_NO.sum(dim=0).to(dtype)
 
 
 def _has_onednn() -> bool:
@@ -133,47 +133,46 @@ class _StoredAttention(Function):
     def forward(ctx: Any, qkv_BT3I: Tensor, n_head: int) -> Tensor:
         B, T, width = qkv_BT3I.shape
         E = width // (3 * n_head)
-        q, k, v = _split_heads(qkv_BT3I, n_head)
-        saved, outs = [], []
+        q, k, v = (x.reshape(B * n_head, T, E) for x in _split_heads(qkv_BT3I, n_head))
+        q = q * (1 / math.sqrt(E))
+        out = torch.empty_like(q)
+        saved = []
         for start, stop in _blocks(T):
             q_block, k_block, v_block = (
-                x.reshape(B * n_head, -1, E) for x in (q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop])
-            )
-            q_block = q_block * (1 / math.sqrt(E))
+                x.contiguous() for x in (q[:, start:stop], k[:, :stop], v[:, :stop])
+            )  # oneDNN would copy a slice for every product
             scores = torch.bmm(q_block, k_block.transpose(1, 2))
             future = torch.full((stop - start, stop - start), -math.inf, dtype=scores.dtype).triu_(1)
             scores[:, :, start:] += future
             weights = torch.softmax(scores, dim=-1)
-            outs.append(torch.bmm(weights, v_block).view(B, n_head, stop - start, E))
+            out[:, start:stop] = torch.bmm(weights, v_block)
             saved += [q_block, k_block, v_block, weights]
         ctx.save_for_backward(*saved)
         ctx.shape = (B, T, n_head, E)
-        return torch.cat([out.transpose(1, 2) for out in outs], dim=1).view(B, T, n_head * E)
+        return out.view(B, n_head, T, E).transpose(1, 2).reshape(B, T, n_head * E)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         B, T, n_head, E = ctx.shape
         saved = ctx.saved_tensors
-        d_out = grads[0].view(B, T, n_head, E).transpose(1, 2)
-        d_qkv = torch.empty(B, T, 3, n_head, E, dtype=grads[0].dtype)
-        dq, dk, dv = d_qkv.permute(2, 0, 3, 1, 4)
-        keys_grad = values_grad = torch.empty(0)
+        d_out = grads[0].view(B, T, n_head, E).transpose(1, 2).reshape(B * n_head, T, E)
+        dq, dk, dv = (torch.empty_like(d_out) for _ in range(3))
         # From the last block, which touches every key, to the first: the others add to what it found.
         for number, (start, stop) in reversed(list(enumerate(_blocks(T)))):
             q_block, k_block, v_block, weights = saved[4 * number : 4 * number + 4]
-            d_block = d_out[:, :, start:stop].reshape(B * n_head, stop - start, E)
+            d_block = d_out[:, start:stop].contiguous()
             d_weights = torch.bmm(d_block, v_block.transpose(1, 2))
             d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-            dq[:, :, start:stop] = (torch.bmm(d_scores, k_block) * (1 / math.sqrt(E))).view(B, n_head, -1, E)
-            d_keys = torch.bmm(d_scores.transpose(1, 2), q_block)
-            d_values = torch.bmm(weights.transpose(1, 2), d_block)
+            torch.mul(torch.bmm(d_scores, k_block), 1 / math.sqrt(E), out=dq[:, start:stop])
             if stop == T:
-                keys_grad, values_grad = d_keys, d_values
+                torch.bmm(d_scores.transpose(1, 2), q_block, out=dk)
+                torch.bmm(weights.transpose(1, 2), d_block, out=dv)
             else:
-                keys_grad[:, :stop] += d_keys
-                values_grad[:, :stop] += d_values
-        dk.copy_(keys_grad.view(B, n_head, T, E))
-        dv.copy_(values_grad.view(B, n_head, T, E))
+                dk[:, :stop] += torch.bmm(d_scores.transpose(1, 2), q_block)
+                dv[:, :stop] += torch.bmm(weights.transpose(1, 2), d_block)
+        d_qkv = torch.empty(B, T, 3, n_head, E, dtype=d_out.dtype)
+        for place, part in enumerate((dq, dk, dv)):
+            d_qkv[:, :, place] = part.view(B, n_head, T, E).transpose(1, 2)
         return d_qkv.view(B, T, 3 * n_head * E), None
 
 
@@ -205,7 +204,7 @@ class _Gelu(Function):
     gelu'(x) = s + x s (1 − s) 2u',   s = sigmoid(2u),   2u' = 2√(2/π) (1 + 3 · 0.044715 x²)
     """
 
-    _piece = 1 << 18  # numbers: 1 MiB in float32
+    _piece = 1 << 19  # numbers: 2 MiB in float32
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -297,7 +296,7 @@ class Packed:
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype, batch: int) -> None:
         self._dtype = dtype
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().to(dtype).contiguous(), batch)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().to(dtype), batch)
         self._bias = None if bias_O is None else bias_O.detach().to(dtype)
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
