@@ -28,3 +28,22 @@ def tokenizer():
     from rein.bpe.trainer import train
 
     return train([textwrap.__doc__ + str(textwrap.TextWrapper.__doc__) * 3], 300)
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory):
+    """Token shards of about 160 kB of the standard library's source, in a vocabulary of 400."""
+    import argparse
+    import logging
+    import subprocess
+    import unittest.mock
+
+    from rein.text.build import BuildConfig, build
+
+    folder = tmp_path_factory.mktemp("corpus")
+    modules = (argparse, logging, subprocess, unittest.mock)
+    texts = (Path(module.__file__).read_text(encoding="utf-8")[:40_000] for module in modules)
+    text = "\n\n".join(texts).encode("ascii", "ignore").decode()
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    build(BuildConfig(source="text", paths=(folder / "text.txt",), out=folder / "corpus", n_vocab=400, heldout_frac=0.1))
+    return folder / "corpus"

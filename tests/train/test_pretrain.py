@@ -68,6 +68,11 @@ def consolidated(run):
 
 
 @pytest.fixture(scope="module")
+def corpus(small_corpus):
+    return small_corpus
+
+
+@pytest.fixture(scope="module")
 def finished(corpus, tmp_path_factory):
     return pretrain(settings(corpus, tmp_path_factory.mktemp("finished") / "run"))
 

@@ -84,7 +84,7 @@ def sample(
         return logits_BV.argmax(dim=-1)
     V = logits_BV.shape[-1]
     if top_p is not None or (top_k is not None and top_k < V):
-        kept_BK, ids_BK = torch.topk(logits_BV, min(top_k or V, V), dim=-1)  # in descending order
+        kept_BK, ids_BK = torch.topk(logits_BV, min(top_k or V, V), dim=-1)  # from the likeliest down
         p_BK = torch.softmax(kept_BK / temperature, dim=-1)
         if top_p is not None:
             before_BK = p_BK.cumsum(dim=-1) - p_BK

@@ -151,14 +151,23 @@ class Cache:
         shape = (config.n_layer, batch, config.n_head, length, config.d_inner // config.n_head)
         # PyTorch's CPU attention for one query is three times as fast in float32 as in bfloat16, which saves it memory.
         dtype = torch.float32 if like.device.type == "cpu" else like.dtype
-        self.keys_LBHTE = torch.empty(shape, dtype=dtype, device=like.device)
-        self.values_LBHTE = torch.empty_like(self.keys_LBHTE)
+        self._keys_LBHTE = torch.empty(shape, dtype=dtype, device=like.device).unbind()
+        self._values_LBHTE = torch.empty(shape, dtype=dtype, device=like.device).unbind()
         self.length = 0
         self.pad_B = pad_B if pad_B is not None and bool(pad_B.any()) else None
 
+    def extend(self, layer: int, qkv_BT3HE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Adds the next T keys and values of a layer. Returns the queries, and all of its keys and values."""
+        q_BHTE, k_BHTE, v_BHTE = qkv_BT3HE.to(self._keys_LBHTE[0].dtype).permute(2, 0, 3, 1, 4).unbind()
+        T, keys, values = q_BHTE.shape[2], self._keys_LBHTE[layer], self._values_LBHTE[layer]
+        keys.narrow(2, self.length, T).copy_(k_BHTE)
+        values.narrow(2, self.length, T).copy_(v_BHTE)
+        stop = self.length + T
+        return q_BHTE, keys.narrow(2, 0, stop), values.narrow(2, 0, stop)
+
     def positions(self, T: int) -> Tensor:
         """Position embeddings' indices of the next T columns: (T,), or (B, T) where there is padding."""
-        columns = torch.arange(self.length, self.length + T, device=self.keys_LBHTE.device)
+        columns = torch.arange(self.length, self.length + T, device=self._keys_LBHTE[0].device)
         return columns if self.pad_B is None else (columns - self.pad_B[:, None]).clamp(min=0)
 
     def mask(self, T: int, band: int | None) -> Tensor | None:
@@ -166,8 +175,8 @@ class Cache:
         stop = self.length + T
         if T == 1 and self.pad_B is None and (band is None or stop <= band):
             return None
-        query = torch.arange(self.length, stop, device=self.keys_LBHTE.device)[:, None]
-        key = torch.arange(stop, device=self.keys_LBHTE.device)[None, :]
+        query = torch.arange(self.length, stop, device=self._keys_LBHTE[0].device)[:, None]
+        key = torch.arange(stop, device=self._keys_LBHTE[0].device)[None, :]
         seen = key <= query
         if band is not None:
             seen = seen & (key > query - band)
@@ -215,17 +224,8 @@ class Attention(nn.Module):
 
     def _cached(self, qkv_BT3I: Tensor, cache: Cache) -> Tensor:
         B, T, width = qkv_BT3I.shape
-        qkv = qkv_BT3I.to(cache.keys_LBHTE.dtype).view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv
-        stop = cache.length + T
-        cache.keys_LBHTE[self.layer, :, :, cache.length : stop] = k
-        cache.values_LBHTE[self.layer, :, :, cache.length : stop] = v
-        out_BHTE = F.scaled_dot_product_attention(
-            q,
-            cache.keys_LBHTE[self.layer, :, :, :stop],
-            cache.values_LBHTE[self.layer, :, :, :stop],
-            attn_mask=cache.mask(T, self.band),
-        )
+        q, k, v = cache.extend(self.layer, qkv_BT3I.view(B, T, 3, self.n_head, -1))
+        out_BHTE = F.scaled_dot_product_attention(q, k, v, attn_mask=cache.mask(T, self.band))
         return out_BHTE.transpose(1, 2).reshape(B, T, width // 3)
 
 

@@ -96,7 +96,13 @@ def load_model(path: Path, *, device: str = "cpu") -> tuple[GPT, Tokenizer]:
         checkpoint.verify(folder)
     model = GPT(read_config(folder))
     load_weights(model, folder)
-    return model.to(device).eval(), load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.n_vocab > model.config.n_vocab:
+        raise UserError(
+            f"The tokenizer in {folder} has {tokenizer.n_vocab:,} ids, but the model knows {model.config.n_vocab:,}.",
+            "They belong to different models. (GPT-1's released weights have no end-of-text token, which is needed here.)",
+        )
+    return model.to(device).eval(), tokenizer
 
 
 def read_config(folder: Path) -> GPTConfig:

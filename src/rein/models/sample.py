@@ -37,6 +37,12 @@ class GenerateConfig:
         "auto", "bf16: products in bfloat16; auto: where the hardware multiplies it natively"
     )
 
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise UserError(f"--n is {self.n}, but at least 1 continuation is needed.", "Leave it out for one.")
+        if self.max_new_tokens < 0:
+            raise UserError(f"--max-new-tokens is {self.max_new_tokens}.", "Use a number from 0.")
+
 
 def generate_command(config: GenerateConfig) -> None:
     """Continues prompts with a trained model.

@@ -1,0 +1,92 @@
+"""The recipes say what the papers say, and the demo keeps its time, its plan and its promises."""
+
+import json
+
+import pytest
+
+from rein.cli import main
+from rein.config import replace
+from rein.errors import UserError
+from rein.optim import ramped_batch
+from rein.recipes import demo as module
+from rein.recipes.demo import DemoConfig, demo, plan, settings, tokens_per_s
+from rein.recipes.gpt1 import gpt1
+from rein.recipes.gpt2_124m import gpt2_124m
+from rein.recipes.gpt3_125m import gpt3_125m
+from rein.run import read_rows
+from rein.text.shards import Shards
+from rein.train.pretrain import _learning_rate
+
+
+def test_gpt1(small_corpus, tmp_path):
+    config = gpt1(small_corpus, tmp_path)
+    model = config.model(40478)
+    assert model.n_params() == 116_534_784
+    assert (model.norm, model.dropout, model.n_ctx) == ("post", 0.1, 512)
+    assert config.train_tokens == 100 * Shards(small_corpus, "train").n_tokens
+    large = replace(config, train_tokens=100 * 10**9)
+    assert _learning_rate(large, 0, 0) == 0
+    assert _learning_rate(large, 2000 * 64 * 512, 0) == 2.5e-4
+    assert _learning_rate(large, large.train_tokens, 0) == pytest.approx(0, abs=1e-12)
+
+
+def test_gpt2(tmp_path):
+    config = gpt2_124m(tmp_path, tmp_path)
+    assert config.model(50257).n_params() == 124_439_808
+    assert config.sequences_per_batch * config.model(50257).n_ctx == 512 * 1024
+
+
+def test_gpt3(tmp_path):
+    config = gpt3_125m(tmp_path, tmp_path)
+    assert config.model(50257).n_params() == 125_226_240
+    assert config.model(50257).attention == "banded"
+    full = config.sequences_per_batch
+    sizes = [ramped_batch(t, start=config.ramp_from_sequences, full=full, ramp_tokens=config.ramp_tokens) * 2048
+             for t in (0, 4e9)]  # fmt: skip
+    assert sizes == [32_768, 524_288]
+    assert _learning_rate(config, 375_000_000, 0) == pytest.approx(6e-4)
+    assert _learning_rate(config, 299_000_000_000, 0) == pytest.approx(6e-5)
+
+
+def test_the_demo_on_a_small_corpus(small_corpus, tmp_path, monkeypatch, capsys):
+    """All of it but the collecting: a corpus that is there already is taken."""
+    monkeypatch.setattr(module, "build", lambda config: config.out.symlink_to(small_corpus))
+    tiny = settings
+    monkeypatch.setattr(
+        module,
+        "settings",
+        lambda *args: replace(tiny(*args), n_layer=1, n_embd=16, n_head=1, n_ctx=32, heldout_tokens=500),
+    )
+    monkeypatch.setattr(module, "tokens_per_s", lambda training: 100.0)
+    config = DemoConfig(minutes=1.0, out=tmp_path / "demo")
+    demo(config)
+    out = capsys.readouterr().out
+    assert "bits per byte" in out
+    assert "report.html" in out
+    assert "rein generate" in out
+    plan_json = json.loads((config.out / "plan.json").read_text())
+    assert 0 < plan_json["train_tokens"] <= 100 * 60
+    rows = list(read_rows(config.out / "pretrain" / "metrics.jsonl"))
+    assert rows[-1]["tokens"] >= plan_json["train_tokens"]
+
+    monkeypatch.setattr(module, "build", lambda config: None)
+    monkeypatch.setattr(module, "tokens_per_s", lambda training: pytest.fail("the plan was made already"))
+    demo(config)  # again: nothing is left to do, and it says so in the same words
+    assert "bits per byte" in capsys.readouterr().out
+    with pytest.raises(UserError, match="holds a demo of --minutes 1 --seed 0"):
+        demo(replace(config, minutes=2.0))
+
+
+def test_the_speed_that_the_plan_counts_on(small_corpus, tmp_path):
+    training = replace(settings(DemoConfig(), small_corpus, 1), n_layer=1, n_embd=16, n_head=1, n_ctx=16)
+    assert tokens_per_s(training, seconds=0.2) > 100
+
+
+def test_a_plan_fits_its_time(small_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "tokens_per_s", lambda training: 1000.0)
+    assert plan(DemoConfig(out=tmp_path), small_corpus, 100.0).train_tokens <= 1000 * 100
+
+
+def test_too_little_time(capsys):
+    assert main(["demo", "--minutes", "0.1"]) == 2
+    assert "--minutes is 0.1" in capsys.readouterr().err
