@@ -23,6 +23,7 @@ V, PROMPT = 8192, 16
 
 
 def main() -> None:
+    """Measures what the flags ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--tokens", type=int, default=200)
@@ -35,14 +36,16 @@ def main() -> None:
     print(f"{'batch':>6}{'precision':>11}{'rein tokens/s':>15}{'transformers':>14}{'ratio':>8}")
     for batch in args.batch:
         prompts = torch.randint(0, V, (batch, PROMPT), generator=torch.Generator().manual_seed(0))
-        rates = {}
+        rates: dict[tuple[str, str], list[float]] = {}
         for _ in range(args.rounds + 1):
-            for precision in ("fp32", "bf16"):
-                for name, run in (("rein", lambda p: rein(ours, prompts, args.tokens, p)),
-                                  ("peer", lambda p: peer(peers[p], prompts, args.tokens))):  # fmt: skip
-                    began = time.perf_counter()
-                    run(precision)
-                    rates.setdefault((name, precision), []).append(batch * args.tokens / (time.perf_counter() - began))
+            for precision, theirs in peers.items():
+                began = time.perf_counter()
+                rein(ours, prompts, args.tokens, precision)
+                between = time.perf_counter()
+                peer(theirs, prompts, args.tokens)
+                ended = time.perf_counter()
+                rates.setdefault(("rein", precision), []).append(batch * args.tokens / (between - began))
+                rates.setdefault(("peer", precision), []).append(batch * args.tokens / (ended - between))
         median = {key: statistics.median(values[1:]) for key, values in rates.items()}
         for precision in ("fp32", "bf16"):
             a, b = median["rein", precision], median["peer", precision]
@@ -52,6 +55,7 @@ def main() -> None:
 
 
 def huggingface(ours: GPT):
+    """transformers' GPT-2 with our weights."""
     shape = {"vocab_size": V, "n_positions": 256, "n_embd": 384, "n_layer": 6, "n_head": 6}
     peer = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, bos_token_id=0, eos_token_id=0)).eval()
     theirs = peer.state_dict()
@@ -61,12 +65,14 @@ def huggingface(ours: GPT):
 
 
 def rein(model, prompts, tokens, precision):
+    """Our generation."""
     answers = generate(model, prompts.tolist(), max_new_tokens=tokens, top_k=50, precision=precision)
     assert all(len(answer) == tokens for answer in answers)
 
 
 @torch.inference_mode()
 def peer(model, prompts, tokens):
+    """Theirs."""
     answers = model.generate(
         prompts,
         attention_mask=torch.ones_like(prompts),

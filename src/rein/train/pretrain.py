@@ -52,6 +52,9 @@ class PretrainConfig:
     n_embd: int | None = setting(None, "embedding width, instead of the preset's", group="model")
     n_head: int | None = setting(None, "attention heads, instead of the preset's", group="model")
     n_ctx: int | None = setting(None, "context, instead of the preset's", unit="tokens", group="model")
+    band: int | None = setting(
+        None, "keys that a banded layer sees, instead of the preset's", unit="tokens", paper="not published", group="model"
+    )
     dropout: float | None = setting(None, "dropout, instead of the preset's", paper="0.1 in GPT-1", group="model")
 
     train_tokens: int = setting(
@@ -127,7 +130,7 @@ class PretrainConfig:
 
     def model(self, n_vocab: int) -> GPTConfig:
         """The preset with the tokenizer's vocabulary and the sizes given here."""
-        sizes = {name: getattr(self, name) for name in ("n_layer", "n_embd", "n_head", "n_ctx", "dropout")}
+        sizes = {name: getattr(self, name) for name in ("n_layer", "n_embd", "n_head", "n_ctx", "band", "dropout")}
         changes = {name: value for name, value in sizes.items() if value is not None}
         if {"n_embd", "n_head"} & changes.keys():
             changes["d_head"] = None
