@@ -45,5 +45,5 @@ def small_corpus(tmp_path_factory):
     texts = (Path(module.__file__).read_text(encoding="utf-8")[:40_000] for module in modules)
     text = "\n\n".join(texts).encode("ascii", "ignore").decode()
     (folder / "text.txt").write_text(text, encoding="utf-8")
-    build(BuildConfig(source="text", paths=(folder / "text.txt",), out=folder / "corpus", n_vocab=400, heldout_frac=0.1))
-    return folder / "corpus"
+    build(BuildConfig(source="text", paths=(folder / "text.txt",), out=folder / "out", n_vocab=400, heldout_frac=0.1))
+    return folder / "out"

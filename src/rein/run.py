@@ -51,7 +51,7 @@ METRICS = (
     Metric(
         "model_flops_per_s",
         "FLOP/s",
-        "tokens_per_s · (6 · weights used in products + 6 · n_layer · n_ctx · inner width)",
+        "tokens_per_s · (6 · weights used in products + 12 · width of all heads · Σ over layers of keys seen on average)",
     ),
     Metric("peak_rss_bytes", "bytes", "the largest resident memory of the process so far"),
     Metric("heldout_loss", "nats/token", "mean −log p(next token) over the held-out windows"),
@@ -164,7 +164,7 @@ class RunFolder:
         self.close()
 
 
-def lock_folder(path: Path) -> IO[str]:
+def lock_folder(path: Path, name: str = "run.lock") -> IO[str]:
     """Makes the folder and keeps every other process out of it, until the file that is returned is closed.
 
     A process that ends, however it ends, gives its lock back.
@@ -173,7 +173,7 @@ def lock_folder(path: Path) -> IO[str]:
     """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        file = (path / "run.lock").open("w")
+        file = (path / name).open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -42,7 +42,7 @@ def test_every_preset_is_counted():
 
 
 def test_an_unknown_preset_is_suggested():
-    with pytest.raises(UserError, match="Did you mean .*gpt2-124m"):
+    with pytest.raises(UserError, match=r"Did you mean .*gpt2-124m"):
         preset("gpt2-125m")
 
 
@@ -149,7 +149,7 @@ def test_a_band_sees_itself_and_the_band_minus_one_keys_before():
     assert x.grad[0].abs().sum(-1).nonzero().flatten().tolist() == [6, 7, 8, 9]
 
 
-def test_initialisation(subtests=None):
+def test_initialisation():
     gpt1 = GPT(GPTConfig(500, 64, 64, 4, 8, norm="post", initialisation="flat")).initialise(0)
     gpt2 = GPT(GPTConfig(500, 64, 64, 4, 8)).initialise(0)
     std = {"wte": 0.02, "wpe": 0.02, "h.3.attn.c_attn.weight": 0.02, "h.3.mlp.c_proj.weight": 0.02}

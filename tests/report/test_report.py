@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from rein.config import from_flags
 from rein.errors import UserError
-from rein.run import METRICS
 from rein.report import figures, legible
 from rein.report import page as module
 from rein.report.page import ReportConfig, compare, render, report, script_json, write_report
+from rein.run import METRICS
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>\u202egnp.exe\x00\x1b[31m\x85\u2028\ud800\U0001d54f\U0001f600 & \"'`{{7*7}}"

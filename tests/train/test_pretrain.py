@@ -223,7 +223,10 @@ def test_accumulation_one_times_eight_is_eight_times_one(corpus, tmp_path):
 def test_equal_tokens_give_equal_rates_under_a_ramp(corpus, tmp_path):
     plain = settings(corpus, tmp_path / "plain", log_every_updates=1)
     ramp = replace(plain, out=tmp_path / "ramp", ramp_tokens=4096, ramp_from_sequences=2)
-    rows = {run.out.name: [r for r in read_rows(pretrain(run) / "metrics.jsonl") if "learning_rate" in r] for run in (plain, ramp)}  # fmt: skip
+    rows = {
+        run.out.name: [row for row in read_rows(pretrain(run) / "metrics.jsonl") if "learning_rate" in row]
+        for run in (plain, ramp)
+    }
     sizes = [row["sequences_per_batch"] for row in rows["ramp"]]
     assert sizes[0] == 2
     assert sizes == sorted(sizes)
@@ -236,19 +239,9 @@ def test_equal_tokens_give_equal_rates_under_a_ramp(corpus, tmp_path):
 
 
 def test_gpt1_as_its_paper_trained_it(corpus, tmp_path):
-    run = pretrain(
-        settings(
-            corpus,
-            tmp_path / "run",
-            preset="gpt1",
-            optimizer="gpt1",
-            schedule="gpt1",
-            adam_b2=0.999,
-            weight_decay=0.01,
-            warmup_tokens=32 * 8 * 4,
-            log_every_updates=1,
-        )  # fmt: skip
-    )
+    adam = {"optimizer": "gpt1", "adam_b2": 0.999, "weight_decay": 0.01}
+    warm_up = {"schedule": "gpt1", "warmup_tokens": 32 * 8 * 4, "log_every_updates": 1}
+    run = pretrain(settings(corpus, tmp_path / "run", preset="gpt1", **adam, **warm_up))
     rows = [row for row in read_rows(run / "metrics.jsonl") if "train_loss" in row]
     assert rows[0]["learning_rate"] == 0  # the released schedule counts from 0 before the update
     assert rows[4]["learning_rate"] == 3e-3

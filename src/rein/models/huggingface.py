@@ -100,7 +100,7 @@ def load_model(path: Path, *, device: str = "cpu") -> tuple[GPT, Tokenizer]:
     if tokenizer.n_vocab > model.config.n_vocab:
         raise UserError(
             f"The tokenizer in {folder} has {tokenizer.n_vocab:,} ids, but the model knows {model.config.n_vocab:,}.",
-            "They belong to different models. (GPT-1's released weights have no end-of-text token, which is needed here.)",
+            "They belong to different models, or these are GPT-1's released weights, which know no end of text.",
         )
     return model.to(device).eval(), tokenizer
 

@@ -69,7 +69,7 @@ def demo(config: DemoConfig) -> None:
 
 
 N_VOCAB = 4096  # of so little text, a larger vocabulary learns too few of its words
-RESERVE_S = 15.0  # for starting, the last evaluation and the report
+RESERVE_S = 20.0  # for starting, the last evaluation and the report
 
 
 def settings(config: DemoConfig, corpus: Path, train_tokens: int) -> PretrainConfig:
@@ -78,12 +78,12 @@ def settings(config: DemoConfig, corpus: Path, train_tokens: int) -> PretrainCon
         data=corpus,
         out=config.out / "pretrain",
         n_layer=4,
-        n_embd=256,
-        n_head=4,
+        n_embd=160,
+        n_head=5,
         n_ctx=256,
         train_tokens=train_tokens,
         sequences_per_batch=16,
-        learning_rate=3e-3,
+        learning_rate=4e-3,
         sample_prompts=("Return the ", "This function ", "The following example ", "If the file does not exist, "),
         heldout_tokens=60_000,
         checkpoint_every_s=30.0,
@@ -103,7 +103,7 @@ def plan(config: DemoConfig, corpus: Path, left_s: float) -> PretrainConfig:
             )
         return settings(config, corpus, kept["train_tokens"])
     rate = tokens_per_s(settings(config, corpus, 1))
-    train_tokens = int(rate * left_s * 0.9)  # evaluations and checkpoints take the rest
+    train_tokens = int(rate * left_s * 0.88)  # evaluations and checkpoints take the rest
     print(
         f"     this machine trains about {rate:,.0f} tokens/s: {train_tokens:,} tokens in {duration(left_s)}",
         flush=True,

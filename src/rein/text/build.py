@@ -15,13 +15,12 @@ Memory does not grow with the text, but for some 100 bytes per document that fin
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +32,7 @@ from rein.bpe.tokenizer import Tokenizer, load_tokenizer
 from rein.config import setting
 from rein.errors import UserError, writing
 from rein.progress import Progress
-from rein.run import write_atomically
+from rein.run import lock_folder, write_atomically
 from rein.text import shards
 from rein.text.documents import Document, Dropped, fault, n_utf8_bytes
 from rein.text.pydocs import STDLIB, PyDocs
@@ -144,7 +143,7 @@ def build(config: BuildConfig) -> Path:
     source = config.open_source()
     given = load_tokenizer(config.tokenizer) if config.tokenizer is not None else None
     folder = config.folder()
-    with _locked(folder):
+    with lock_folder(folder, _LOCK):
         stages = _open(folder, config, source, given)
         if stages is None:
             print(f"{folder} is complete already, built with these settings.\n")
@@ -163,22 +162,6 @@ def build(config: BuildConfig) -> Path:
 
 
 # ------------------------------------------------------------------------------------------ what there is already
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Makes the folder and keeps other builds out of it, until the process ends in whatever way."""
-    with ExitStack() as stack:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((folder / _LOCK).open("w"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{folder} is in use by another build.", "Wait for it to end, or choose another --out."
-            ) from None
-        yield
 
 
 def _open(folder: Path, config: BuildConfig, source: Source, given: Tokenizer | None) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ class PretrainConfig:
     n_head: int | None = setting(None, "attention heads, instead of the preset's", group="model")
     n_ctx: int | None = setting(None, "context, instead of the preset's", unit="tokens", group="model")
     band: int | None = setting(
-        None, "keys that a banded layer sees, instead of the preset's", unit="tokens", paper="not published", group="model"
+        None, "keys a banded layer sees, instead of the preset's", unit="tokens", paper="not published", group="model"
     )
     dropout: float | None = setting(None, "dropout, instead of the preset's", paper="0.1 in GPT-1", group="model")
 
