@@ -51,7 +51,7 @@ METRICS = (
     Metric(
         "model_flops_per_s",
         "FLOP/s",
-        "tokens_per_s · (6 · weights used in products + 12 · width of all heads · Σ over layers of keys seen on average)",
+        "tokens_per_s · (6 · weights in products + 12 · width of all heads · Σ over layers of mean keys seen)",
     ),
     Metric("peak_rss_bytes", "bytes", "the largest resident memory of the process so far"),
     Metric("heldout_loss", "nats/token", "mean −log p(next token) over the held-out windows"),

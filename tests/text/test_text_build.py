@@ -261,7 +261,7 @@ def test_two_builds_do_not_meet(tmp_path, jsonl):
     out.mkdir()
     with (out / "build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="in use by another build"):
+        with pytest.raises(UserError, match="in use by another process"):
             build(BuildConfig((jsonl,), source="jsonl", out=out))
 
 
