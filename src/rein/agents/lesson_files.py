@@ -1,0 +1,81 @@
+"""The folder of a lesson: its record, what was learned, and how to go on.
+
+runs/tamer/NAME/
+  record.jsonl     everything that happened (feedback/record.py)
+  h.safetensors    Ĥ as it was at the end, and how it was made
+  agent.safetensors  everything the agent learned (Q and traces too), for TAMER+RL
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rein.agents.human_model import save_arrays
+from rein.agents.lesson import EnvironmentWorld, Lesson, LessonConfig
+from rein.agents.tasks import Task
+from rein.config import to_dict
+from rein.errors import UserError
+from rein.feedback.record import RecordWriter
+from rein.progress import duration
+
+
+def open_lesson(config: LessonConfig, task: Task, out: Path) -> tuple[Lesson, RecordWriter]:
+    """A new lesson whose record is `out`/record.jsonl.
+
+    Raises   UserError when `out` holds a lesson already.
+    """
+    path = out / "record.jsonl"
+    if path.exists():
+        raise UserError(
+            f"{out} holds a lesson already, and a record is never written over.",
+            "Choose another --out, or look at it: rein tamer replay " + str(path),
+        )
+    lesson_world = EnvironmentWorld(task, config.seed)
+    lesson = Lesson(config, task, lesson_world)  # before the file: what cannot be made leaves nothing behind
+    log = RecordWriter(path)
+    lesson = Lesson(config, task, lesson_world, log=log)
+    log.write(lesson.header())
+    return lesson, log
+
+
+def save_learned(lesson: Lesson, out: Path) -> list[Path]:
+    """Writes what was learned; returns the files."""
+    about = {"task": lesson.config.task, "h_model": lesson.config.h_model, "config": json.dumps(to_dict(lesson.config))}
+    files = []
+    if lesson.tamer is not None:
+        files.append(out / "h.safetensors")
+        save_arrays(files[-1], lesson.tamer.model.arrays(), about)
+    if lesson.config.technique != "tamer":
+        files.append(out / "agent.safetensors")
+        save_arrays(files[-1], lesson.agent.arrays(), about)
+    return files
+
+
+def finish_lesson(lesson: Lesson, log: RecordWriter, out: Path, took_s: float) -> list[str]:
+    """Ends the record, saves what was learned, says what happened and what to do next; returns the lines."""
+    lesson.finish(lesson.t)
+    log.close()
+    save_learned(lesson, out)
+    lines = summary(lesson, out, took_s)
+    print("\n".join(lines), flush=True)
+    return lines
+
+
+def summary(lesson: Lesson, out: Path, took_s: float) -> list[str]:
+    """A lesson in a few lines."""
+    lines = [
+        f"lesson            {lesson.task.title}, {lesson.config.technique}: {lesson.k:,} steps, "
+        f"{len(lesson.returns):,} episodes, {lesson.n_presses:,} presses in {duration(took_s)}"
+    ]
+    if lesson.returns:
+        first, last = lesson.returns[0][0], lesson.returns[-1][0]
+        best = max(total for total, _ in lesson.returns)
+        lines.append(
+            f"return            {first:,.0f} in the first episode → {last:,.0f} in the last (best {best:,.0f})"
+        )
+    lines.append(f"record            {out / 'record.jsonl'}")
+    lines.append(f"replay it         rein tamer replay {out / 'record.jsonl'}")
+    if lesson.tamer is not None:
+        lines.append(f"how good is it    rein tamer evaluate {out / 'h.safetensors'}")
+    return lines

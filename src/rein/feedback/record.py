@@ -1,0 +1,183 @@
+"""The record of a lesson: one append-only file of rows, and the truth about it.
+
+Everything that happened, in the order in which it was dealt with: what the agent saw and did, every press with when it
+was meant and when it came, training on and off, every command. Nothing said is lost: a press that could not be credited
+is a row that says why. Replaying the rows gives the same weights, to the last bit.
+
+    {"kind": "header", "format": "rein.tamer", "version": 1, "config": {…}, …}      the first line
+    {"kind": "step", "k": 0, "t": 0.0, "episode": 1, "obs": […], "action": 2, "source": "tamer", "reward": -1.0, …}
+    {"kind": "press", "id": "…", "by": "person", "value": 1.0, "t": 0.41, "k": 1, "credits": [[0, 0.33], …], …}
+    {"kind": "training", "on": true, "t": 0.0}
+    {"kind": "control", "name": "pause", "value": true, "t": 12.0}
+    {"kind": "note", "text": "…", "t": 12.0}
+    {"kind": "end", "t": 63.2, "steps": 316, "presses": 41, "digest": "…", "sha256": "…"}
+
+`t` is seconds on the lesson's clock, which starts at 0 and never stops; `obs` stands where an episode begins, `next` is
+the state after the action. `digest` is of every number the agent learned; `sha256` of all lines before.
+
+Each row is handed to the operating system as it is written, so a killed program loses none; it is forced to the disk at
+least once a second, so a power cut loses one second at most.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rein.errors import UserError, writing
+
+FORMAT, VERSION = "rein.tamer", 1
+SYNC_EVERY_S = 1.0
+KINDS = ("header", "step", "press", "training", "control", "note", "end")
+Row = dict[str, Any]
+
+
+class RecordWriter:
+    """Appends rows to a file that only this process writes."""
+
+    def __init__(self, path: Path, *, append: bool = False) -> None:
+        """Opens `path`, which must not exist unless `append`; then a torn last line is cut off.
+
+        Raises   UserError when the file exists, cannot be written, or is open in another process.
+        """
+        import fcntl
+
+        self.path = path
+        if path.exists() and not append:
+            raise UserError(f"{path} exists; a record is never written over.", "Choose another --out.")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("r+b" if append else "xb", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise UserError(f"{path} is being written by another process.", "Wait for it to end.") from None
+        self._hash = hashlib.sha256()
+        if append:
+            data = path.read_bytes()
+            whole = data.rfind(b"\n") + 1
+            with writing(path):
+                self._file.truncate(whole)
+                self._file.seek(whole)
+            self._hash.update(data[:whole])
+        self._synced = time.monotonic()
+
+    def write(self, row: Row) -> None:
+        """Appends one row, whole."""
+        assert row["kind"] in KINDS, row["kind"]
+        if row["kind"] == "end":
+            row = {**row, "sha256": self._hash.hexdigest()}
+        data = json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+        self._hash.update(data)
+        with writing(self.path):
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+            if time.monotonic() - self._synced > SYNC_EVERY_S:
+                self.sync()
+
+    def sync(self) -> None:
+        """Forces what was written to the disk."""
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Forces everything to the disk and closes the file."""
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
+
+
+def read_record(path: Path) -> Iterator[Row]:
+    """The rows of a record, the header first; a last line that a kill cut short is left out.
+
+    Raises   UserError when the file is no record, one of another version, or broken: with the line and what is wrong.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.", "Name the record.jsonl of a lesson.")
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                if number == 1:
+                    raise UserError(f"{path} holds no whole line, so no lesson.", "It can be removed.")
+                return
+            row = _row(path, number, line)
+            if number == 1:
+                _check_header(path, row)
+            elif row["kind"] == "end" and row.get("sha256") != found.hexdigest():
+                raise UserError(
+                    f"{path} was changed: the checksum in line {number} is not that of the lines before it.",
+                    "Restore it from a copy. To look at it all the same, remove that line.",
+                )
+            found.update(line)
+            yield row
+
+
+def _row(path: Path, number: int, line: bytes) -> Row:
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or row.get("kind") not in KINDS:
+            raise ValueError(f"not a row of a record: {line[:60]!r}")
+        needs = {
+            "step": ("k", "t", "episode", "action", "source", "reward", "next"),
+            "press": ("id", "value", "t"),
+            "training": ("on", "t"),
+            "control": ("name", "t"),
+        }.get(row["kind"], ())
+        if missing := [name for name in needs if name not in row]:
+            raise ValueError(f"a {row['kind']} row without {', '.join(missing)}")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}, line {number} is broken: {error}.",
+            "Restore it from a copy. The lines before are whole: `head` of them is a record that replays.",
+        ) from None
+    return dict(row)
+
+
+def _check_header(path: Path, row: Row) -> None:
+    if row["kind"] != "header" or row.get("format") != FORMAT or not isinstance(row.get("config"), dict):
+        raise UserError(
+            f"{path} does not begin with the header of a lesson's record.", "Name the record.jsonl of a lesson."
+        )
+    if row.get("version") != VERSION:
+        raise UserError(
+            f"{path} is a record of version {row.get('version')}, but this Rein reads version {VERSION}.",
+            f"Use the Rein that wrote it ({row.get('rein', 'unknown')}).",
+        )
+
+
+def pack(array: NDArray[Any]) -> Any:
+    """An observation as JSON: a list of numbers that reads back to the last bit; pictures compressed.
+
+    Example  >>> unpack(pack(np.array([0.1, -0.0]))).tolist()
+             [0.1, -0.0]
+    """
+    if array.ndim == 1:
+        return [float(x) for x in array]
+    data = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 6)).decode()
+    return {"shape": list(array.shape), "dtype": array.dtype.str, "zlib": data}
+
+
+def unpack(value: Any) -> NDArray[Any]:
+    """What `pack` was given.
+
+    Raises   ValueError when it is neither a list of numbers nor a packed picture.
+    """
+    if isinstance(value, list):
+        return np.array(value, dtype=np.float64)
+    if not isinstance(value, dict) or value.get("dtype") != "|u1":
+        raise ValueError(f"not an observation: {str(value)[:60]}")
+    data = zlib.decompress(base64.b64decode(value["zlib"]))
+    return np.frombuffer(data, dtype=np.uint8).reshape(value["shape"]).copy()
