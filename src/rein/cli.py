@@ -47,6 +47,11 @@ COMMANDS = (
     Command("pretrain", "rein.train.pretrain:pretrain", "train a GPT on token shards"),
     Command("perplexity", "rein.evals.perplexity:perplexity", "loss, perplexity and bits per byte of a text"),
     Command("generate", "rein.models.sample:generate_command", "continue a prompt, streaming"),
+    Command("tamer play", "rein.web.trainer:play", "teach an agent by hand in the browser"),
+    Command("tamer simulate", "rein.agents.simulation:simulate", "let a simulated trainer teach, and keep the record"),
+    Command("tamer replay", "rein.agents.replay:replay", "live a recorded lesson again, or learn from it anew"),
+    Command("tamer evaluate", "rein.agents.replay:evaluate", "how good it is to do what the trainer would praise"),
+    Command("tamer compare", "rein.agents.compare:compare", "technique × weight × task over many seeds, with figures"),
     Command("report", "rein.report.page:report", "write a run's report.html anew"),
 )
 

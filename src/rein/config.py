@@ -191,6 +191,14 @@ def from_json(cls: type[T], path: Path) -> T:
     return _build(cls, _checked(cls, _read_json(path), str(path)), str(path))
 
 
+def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
+    """A config from plain JSON values, as `to_dict` gives them; `source` names them in errors.
+
+    Raises   UserError for an unknown or ill-typed key.
+    """
+    return _build(cls, _checked(cls, values, source), source)
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The settings as plain JSON values: paths as strings, tuples as lists."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}

@@ -9,7 +9,7 @@ Flow     tick(t), press(…), training(…), control(…) → what is shown, the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -189,21 +189,23 @@ def make_influence(config: LessonConfig, task: Task) -> Influence:
     return Annealed(weight, task.h_weight_decay if name in ANNEALED else 1.0, task.n_actions)
 
 
+def make_assigner(config: LessonConfig, task: Task) -> CreditAssigner:
+    """The credit assigner, with no steps yet."""
+    scheme = config.credit_scheme
+    if scheme == "auto":
+        scheme = "individual-rewarded" if config.h_model == "network" else "aggregate"
+    return CreditAssigner(make_delay(config, task), scheme=scheme, extrapolate=config.extrapolate, late_s=config.late_s)
+
+
 def make_agent(config: LessonConfig, task: Task) -> Agent:
     """The agent of a lesson, untaught.
 
     Raises   UserError when the technique, the model and the task do not go together.
     """
     random = np.random.default_rng([config.seed, 1])
-    scheme = config.credit_scheme
-    if scheme == "auto":
-        scheme = "individual-rewarded" if config.h_model == "network" else "aggregate"
     tamer = None
     if config.technique != "sarsa":
-        assigner = CreditAssigner(
-            make_delay(config, task), scheme=scheme, extrapolate=config.extrapolate, late_s=config.late_s
-        )
-        tamer = Tamer(make_model(config, task), assigner, random)
+        tamer = Tamer(make_model(config, task), make_assigner(config, task), random)
     if config.technique == "tamer":
         assert tamer is not None
         return tamer
@@ -318,33 +320,41 @@ class Lesson:
         return {
             "kind": "header", "format": FORMAT, "version": VERSION, "rein": __version__, "config": to_dict(self.config),
             "actions": list(self.task.actions), "names": list(self.task.names), "environment": environment(),
+            "digest": digest(self.agent.arrays()),
         }  # fmt: skip
 
     def _write(self, row: Row) -> None:
         if self._log is not None:
             self._log.write(row)
 
+    def go_on(self, world: World, log: RecordWriter) -> None:
+        """Leaves a recorded world for one that goes on, and appends to its record."""
+        self.world, self._log = world, log
+
     def step_s(self) -> float:
         """How long a step lasts, unless the speed is changed."""
         return self.task.step_s if self.config.step_s is None else self.config.step_s
 
+    def observe(self) -> Vector:
+        """What the agent sees now; begins an episode where none is going on."""
+        if self._observation is None:
+            self._observation, self._reward = self.world.reset(), None
+            self._total, self._i = 0.0, 0
+        return self._observation
+
     def tick(self, t: float) -> Shown:
         """A step boundary at time `t`: the agent learns, chooses, acts."""
         self.t = t
-        fresh = self._observation is None
-        if self._observation is None:
-            self._observation, self._reward = self.world.reset(), None
-            self.episode, self._total, self._i = self.episode + 1, 0.0, 0
-        before = self._observation
+        before = self.observe()
+        fresh = self._i == 0
+        self.episode += fresh
         forced, source = (self.held_action if self.demonstrating else None), None
         if self.forced is not None:
             forced, source = self.forced(self.k)
         decision = self.agent.begin_step(self.k, before, t, reward=self._reward, forced=forced)
         if source is not None:
-            decision = Decision(
-                decision.action, source, decision.h_A, decision.q_A, decision.h_weights_A, decision.proposed
-            )
-        if decision.source == "demonstration" and decision.proposed is not None:
+            decision = replace(decision, source=source)
+        if self.demonstrating and decision.proposed is not None:
             # The trainer shows what to do: praise where the agent would have done the same, blame where not.
             self.agent.tell(before, decision.proposed, 1.0 if decision.proposed == decision.action else -1.0)
         after, reward, terminated, truncated = self.world.step(decision.action)

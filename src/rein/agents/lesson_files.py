@@ -13,10 +13,11 @@ from pathlib import Path
 
 from rein.agents.human_model import save_arrays
 from rein.agents.lesson import EnvironmentWorld, Lesson, LessonConfig
-from rein.agents.tasks import Task
+from rein.agents.recorded import RecordedWorld, as_recorded, config_of
+from rein.agents.tasks import Task, make_task
 from rein.config import to_dict
 from rein.errors import UserError
-from rein.feedback.record import RecordWriter
+from rein.feedback.record import RecordWriter, read_record
 from rein.progress import duration
 
 
@@ -37,6 +38,28 @@ def open_lesson(config: LessonConfig, task: Task, out: Path) -> tuple[Lesson, Re
     lesson = Lesson(config, task, lesson_world, log=log)
     log.write(lesson.header())
     return lesson, log
+
+
+def resume_lesson(out: Path) -> tuple[Lesson, RecordWriter, float]:
+    """A lesson brought back to where its record ends, to go on from there; with it, the time on its clock.
+
+    The rows are lived again, so the agent is what it was, to the last bit. A new episode begins, and training is off.
+
+    Raises   UserError when `out` holds no lesson, or its record does not replay.
+    """
+    path = out / "record.jsonl"
+    rows = list(read_record(path))
+    config = config_of(rows, path)
+    task = make_task(config.task, low=config.low, high=config.high, frames=True, pixels=config.pixels)
+    lesson = as_recorded(rows, path, Lesson(config, task, RecordedWorld(rows, path)))
+    log = RecordWriter(path, append=True)
+    resumed = sum(row["kind"] == "control" and row["name"] == "resumed" for row in rows)
+    lesson.go_on(EnvironmentWorld(task, config.seed + 1000 * (resumed + 1)), log)
+    t = max(float(row["t"]) for row in rows[1:]) if len(rows) > 1 else 0.0
+    lesson.set_training(False, t, "resumed")
+    lesson.control("demonstrating", False, t)
+    lesson.control("resumed", True, t)
+    return lesson, log, t
 
 
 def save_learned(lesson: Lesson, out: Path) -> list[Path]:

@@ -23,13 +23,9 @@ from rein.progress import Progress
 
 
 @dataclass(frozen=True)
-class SimulateConfig(LessonConfig):
-    """Settings of `rein tamer simulate`."""
+class TrainerConfig(LessonConfig):
+    """A lesson, and the manner of a simulated trainer."""
 
-    out: Path | None = setting(None, "folder for the record and Ĥ (without it: runs/tamer/TASK-trainer-SEED)")
-    episodes: int = setting(20, "episodes to live")
-    train_from: int = setting(0, "first episode that is taught, counted from 0", paper="0, 20, 25")
-    train_episodes: int | None = setting(None, "how many episodes are taught; without it, all", paper="16, 12, 8")
     trainer: str = setting("rule", "rule: a good policy written down; else a file with Ĥ to judge by", group="trainer")
     trainer_frequency: float = setting(0.5, "share of steps that are judged", group="trainer")
     trainer_error: float = setting(0.0, "share of judgements that are wrong", group="trainer")
@@ -46,7 +42,17 @@ class SimulateConfig(LessonConfig):
     trainer_seed: int = setting(0, "of the trainer alone", group="trainer")
 
 
-def make_trainer(config: SimulateConfig, task: Task) -> SimulatedTrainer:
+@dataclass(frozen=True)
+class SimulateConfig(TrainerConfig):
+    """Settings of `rein tamer simulate`."""
+
+    out: Path | None = setting(None, "folder for the record and Ĥ (without it: runs/tamer/TASK-trainer-SEED)")
+    episodes: int = setting(20, "episodes to live")
+    train_from: int = setting(0, "first episode that is taught, counted from 0", paper="0, 20, 25")
+    train_episodes: int | None = setting(None, "how many episodes are taught; without it, all", paper="16, 12, 8")
+
+
+def make_trainer(config: TrainerConfig, task: Task) -> SimulatedTrainer:
     """The simulated trainer of a lesson.
 
     Raises   UserError when the task has no rule, or the file no Ĥ for it.
@@ -98,7 +104,7 @@ def simulate(config: SimulateConfig) -> None:
         finish_lesson(lesson, log, out, time.monotonic() - began)
 
 
-def trainer_name(config: SimulateConfig) -> str:
+def trainer_name(config: TrainerConfig) -> str:
     """How the rows name this trainer."""
     return config.trainer if config.trainer == "rule" else Path(config.trainer).stem
 

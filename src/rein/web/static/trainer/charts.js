@@ -158,6 +158,10 @@ export const chart = () => {
       band = welcome.band;
       build();
     },
+    take: (found) => {
+      band = found;
+      build();
+    },
     add: (episode) => {
       (episode.plain ? plain : taught).set(episode.n, episode.return);
       if (!plot) return build();

@@ -8,8 +8,9 @@ const bad = { value: -1, keys: ["z", "Z", "ArrowDown", "PageUp", "k", "K"] };
 const scrolls = ["ArrowUp", "ArrowDown", "PageUp", "PageDown"];
 
 const inField = (target) => target instanceof HTMLElement && (target.isContentEditable || target.matches("textarea, select, input:not([type=checkbox])"));
-/* Whoever came to a button by Tab means that button with Space; after a click, Space is training again. */
-const onButton = (target) => target instanceof HTMLElement && target.matches("button:focus-visible, input:focus-visible, a:focus-visible, summary:focus-visible");
+/* Whoever came to a button by Tab means that button with Space; after a click, Space is training again. The button
+   that closed a dialog keeps the focus until the next frame although nobody can see it: not that one either. */
+const onButton = (target) => target instanceof HTMLElement && target.matches("button:focus-visible, input:focus-visible, a:focus-visible") && target.checkVisibility();
 
 export const keys = ({ give, toggle, command, demonstrating, choose, help, teaching }) => {
   const free = (event) => !(event.ctrlKey || event.metaKey || event.altKey || event.isComposing || inField(event.target) || document.querySelector("dialog[open]"));

@@ -18,6 +18,7 @@ let wanted = null; // {training, until}: what was asked of the server, until it 
 let lastStatus = null;
 let held = null; // the action held while demonstrating
 let finished = false;
+let told = null; // the reason that the server gave last for a stop
 const credited = new Set();
 const sentAt = new Map(); // id → when its key went down
 const latencies = [];
@@ -38,7 +39,7 @@ const expected = bars(act);
 
 const hear = (message) => {
   if (!session && !["welcome", "notice"].includes(message.type)) return;
-  const known = { welcome, step, credit, episode, status, role: (it) => roled(it.role), maps: (it) => { heat.take(it); }, notice, finished: ended };
+  const known = { welcome, step, credit, episode, status, role: (it) => roled(it.role), maps: (it) => { heat.take(it); }, band: (it) => curve.take(it), notice, finished: ended };
   known[message.type]?.(message);
 };
 
@@ -64,6 +65,7 @@ const welcome = (it) => {
   heat.reset(it.task, it.maps);
   if (newest) show(newest);
   if (newest) world.offer(newest, it.step_s);
+  else if (it.state.length) world.offer({ k: -1, i: 0, episode: 0, state: it.state }, it.step_s); // as it stands before the first step
   $("beside").hidden = !newest?.plain && it.plain_episodes.length === 0;
   $("world").setAttribute("aria-label", `${it.task.title}: ${it.task.goal}`);
   state();
@@ -122,7 +124,10 @@ const status = (it) => {
   const training = settled ? it.training : session.training;
   if (training !== session.training) say(training ? "Training is on." : "Training is off.");
   Object.assign(session, it, { training, type: "welcome" });
-  if (it.why && it.why !== "hidden") banner(it.why);
+  if (it.why !== told) {
+    told = it.why;
+    banner(it.why); // a reason that holds no longer goes, too
+  }
   state();
 };
 
@@ -179,7 +184,7 @@ const overlay = () => {
   const over = $("over");
   const lost = !finished && line.line.state !== "connected";
   $("stage").classList.toggle("lost", lost);
-  const text = lost ? "The connection is lost. This is an old picture." : finished ? "Finished." : session.paused ? (can() && !touch() ? "Paused. Press P to go on." : "Paused.") : it?.ended ? `Episode ${it.episode} over: return ${number(it.return, 5)}${can() && session.training ? ". Its last moves can still be judged." : ""}` : "";
+  const text = lost ? "The connection is lost. This is an old picture." : finished ? "Finished." : !session.started ? (can() && !touch() ? "Press Space to begin." : "Not begun.") : session.paused ? (can() && !touch() ? "Paused. Press P to go on." : "Paused.") : it?.ended ? `Episode ${it.episode} over: return ${number(it.return, 5)}${can() && session.training ? ". Its last moves can still be judged." : ""}` : "";
   over.hidden = !text;
   over.textContent = text;
 };
@@ -371,7 +376,7 @@ onTheme(() => { if (newest && session) show(newest); });
 
 const frame = (at) => {
   const begun = world.paint(at);
-  if (begun) {
+  if (begun && begun.k >= 0) {
     show(begun);
     strip.shown(begun, at, session.step_s, session.paused || line.line.state !== "connected");
   }

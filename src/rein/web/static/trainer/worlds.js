@@ -121,16 +121,16 @@ const loopMaze = (g, w, h, [atX, atY], { task, act, body }) => {
   const { width, height, blocked = [], between = [], start, goal } = task.walls;
   const cell = Math.min((w - 20) / width, (h - 20) / height);
   const left = (w - cell * width) / 2;
-  const foot = (h + cell * height) / 2;
+  const head = (h - cell * height) / 2;
   const x = (at) => left + at * cell;
-  const y = (at) => foot - at * cell; // y grows upwards, as in the maps
+  const y = (at) => head + at * cell; // row 0 is on top
   for (let i = 0; i <= width; i++) line(g, [[x(i), y(0)], [x(i), y(height)]], 1, colour("--rule"));
   for (let i = 0; i <= height; i++) line(g, [[x(0), y(i)], [x(width), y(i)]], 1, colour("--rule"));
-  for (const [i, j] of blocked) box(g, x(i), y(j + 1), cell, cell, 0, colour("--soft"));
-  if (start) box(g, x(start[0]) + cell * 0.12, y(start[1] + 1) + cell * 0.12, cell * 0.76, cell * 0.76, 5, colour("--ground"));
+  for (const [i, j] of blocked) box(g, x(i), y(j), cell, cell, 0, colour("--soft"));
+  if (start) box(g, x(start[0]) + cell * 0.12, y(start[1]) + cell * 0.12, cell * 0.76, cell * 0.76, 5, colour("--ground"));
   if (goal) {
-    box(g, x(goal[0]) + cell * 0.12, y(goal[1] + 1) + cell * 0.12, cell * 0.76, cell * 0.76, 5, colour("--flag"));
-    line(g, [[0.32, 0.52], [0.45, 0.66], [0.7, 0.36]].map(([i, j]) => [x(goal[0] + i), y(goal[1] + 1) + j * cell]), cell * 0.07, colour("--sheet"));
+    box(g, x(goal[0]) + cell * 0.12, y(goal[1]) + cell * 0.12, cell * 0.76, cell * 0.76, 5, colour("--flag"));
+    line(g, [[0.32, 0.52], [0.45, 0.66], [0.7, 0.36]].map(([i, j]) => [x(goal[0] + i), y(goal[1]) + j * cell]), cell * 0.07, colour("--sheet"));
   }
   const wall = Math.max(3, cell * 0.08);
   for (const [x1, y1, x2, y2] of between) {
