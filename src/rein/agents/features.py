@@ -219,6 +219,13 @@ class OneHot:
         return f"a table of {' × '.join(map(str, self.counts))} states"
 
 
+def alike(one: Features, other: Features) -> bool:
+    """Whether two kinds of features give the same numbers for every state."""
+    mine, theirs = vars(one), vars(other)
+    same_kind = type(one) is type(other) and mine.keys() == theirs.keys()
+    return same_kind and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
 def products(weights_AF: Vector, phi_F: Vector) -> Vector:
     """w_a · φ for each action, so that equal weights give equal values to the last bit.
 

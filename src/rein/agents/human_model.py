@@ -108,8 +108,8 @@ class Linear:
 class Neighbours:
     """Ĥ(s, a): the mean label of the k nearest states in which a was judged, k = ⌊√n⌋, at least 1.
 
-    Each number of the observation is scaled by the range seen so far, so it needs no bounds. Where an action was never
-    judged, Ĥ is 0.
+    Each number of the observation is scaled by its range in the action's own data, so it needs no bounds. Where an
+    action was never judged, Ĥ is 0.
 
     Source   ICML 2011 workshop paper's runs: Weka's IBk on the raw state, one regressor per action.
     """
@@ -120,21 +120,19 @@ class Neighbours:
         self._labels = [np.empty((64, 2)) for _ in range(n_actions)]  # label, weight
         self._counts = [0] * n_actions  # final ones
         self._held = [0] * n_actions  # behind them, temporary ones
-        self._low, self._high = np.full(dimensions, math.inf), np.full(dimensions, -math.inf)
 
     def values(self, observation: Vector) -> Vector:
         """Ĥ(s, ·)."""
         values_A = np.zeros(self.n_actions)
-        spread = self._high - self._low
-        scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
         for action in range(self.n_actions):
             n = self._counts[action] + self._held[action]
             if n == 0:
                 continue
-            distance = (((self._states[action][:n] - observation) * scale) ** 2).sum(axis=1)
-            k = max(1, math.isqrt(n))
-            nearest = np.argsort(distance, kind="stable")[:k]
-            labels = self._labels[action][nearest]
+            states = self._states[action][:n]
+            spread = states.max(axis=0) - states.min(axis=0)
+            scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+            distance = (((states - observation) * scale) ** 2).sum(axis=1)
+            labels = self._labels[action][np.argsort(distance, kind="stable")[: max(1, math.isqrt(n))]]
             total = labels[:, 1].sum()
             values_A[action] = (labels[:, 0] * labels[:, 1]).sum() / total if total > 0 else 0.0
         return values_A
@@ -156,11 +154,10 @@ class Neighbours:
             self._states[action] = np.concatenate([self._states[action], np.empty_like(self._states[action])])
             self._labels[action] = np.concatenate([self._labels[action], np.empty_like(self._labels[action])])
         self._states[action][n], self._labels[action][n] = observation, (sample.label, sample.weight)
-        self._low, self._high = np.minimum(self._low, observation), np.maximum(self._high, observation)
 
     def arrays(self) -> Arrays:
-        """The final samples of each action, and the range seen."""
-        found: Arrays = {"range": np.stack([self._low, self._high])}
+        """The final samples of each action."""
+        found: Arrays = {}
         for action, n in enumerate(self._counts):
             found[f"states_{action}"] = self._states[action][:n]
             found[f"labels_{action}"] = self._labels[action][:n]
@@ -168,13 +165,17 @@ class Neighbours:
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Takes over samples."""
-        if arrays["range"].shape != (2, self.dimensions) or f"labels_{self.n_actions - 1}" not in arrays:
+        shapes = [
+            arrays[f"states_{action}"].shape[1:] for action in range(self.n_actions) if f"states_{action}" in arrays
+        ]
+        if len(arrays) != 2 * self.n_actions or shapes != [(self.dimensions,)] * self.n_actions:
+            if "states_0" not in arrays:
+                raise KeyError("states_0")
             raise UserError(
                 f"The saved neighbours are not of {self.n_actions} actions and {self.dimensions} numbers a state.",
                 "Use the task that they were made with.",
             )
-        self._low, self._high = arrays["range"].copy()
-        self._counts, self._held = [0] * self.n_actions, [0] * self.n_actions
+        self._held = [0] * self.n_actions
         for action in range(self.n_actions):
             self._states[action] = np.concatenate([arrays[f"states_{action}"], np.empty((64, self.dimensions))])
             self._labels[action] = np.concatenate([arrays[f"labels_{action}"], np.empty((64, 2))])
@@ -350,7 +351,7 @@ def load_arrays(path: Path) -> tuple[Arrays, dict[str, str]]:
             return {"weights_F": weights}, {"h_model": "linear"}
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (ValueError, SafetensorError, OSError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, SafetensorError, OSError) as error:
         raise UserError(
             f"{path} holds no Ĥ: {error}.", "Name an h.safetensors of a lesson, or a list of weights."
         ) from None

@@ -19,7 +19,7 @@ import numpy as np
 
 from rein.agents.combine import COMBINATIONS, changed_reward, choice_values, control_probability, td_value
 from rein.agents.eligibility import Eligibility, Influence
-from rein.agents.features import Features, Vector
+from rein.agents.features import Features, Vector, alike
 from rein.agents.human_model import Arrays, Linear
 from rein.agents.sarsa import Sarsa, SarsaSettings, greedy
 from rein.agents.tamer import Decision, Tamer, grown
@@ -58,7 +58,7 @@ class TamerRL:
         assert self.tamer is not None
         assert self.influence is not None
         model = self.tamer.model
-        if not isinstance(model, Linear) or model.complete_AF.shape != self.sarsa.weights_AF.shape:
+        if not isinstance(model, Linear) or not alike(model.features, self.features):
             raise UserError(
                 "q-initialisation copies Ĥ's weights into Q, so both must be linear over the same features.",
                 "Use --technique q-augmentation: with a constant weight it is the same, without shared features.",

@@ -205,7 +205,7 @@ def _users(name: str) -> gym.Env[Any, Any]:
     module, _, attribute = name.partition(":")
     try:
         made = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f"{name} cannot be made: {error}.",
             "Write package.module:Env, where Env() gives a gymnasium.Env; the package must be importable from here.",
@@ -260,8 +260,8 @@ def _bounds(space: gym.Space[Any], name: str) -> tuple[Vector, Vector, tuple[int
     if isinstance(space, gym.spaces.Discrete):
         return np.array([float(space.start)]), np.array([float(space.start + space.n - 1)]), (int(space.n),)
     if isinstance(space, gym.spaces.MultiDiscrete):
-        counts = tuple(int(n) for n in space.nvec.ravel())
-        return np.zeros(len(counts)), np.array(counts, dtype=np.float64) - 1, counts
+        counts, first = tuple(int(n) for n in space.nvec.ravel()), space.start.ravel().astype(np.float64)
+        return first, first + np.array(counts, dtype=np.float64) - 1, counts
     if isinstance(space, gym.spaces.MultiBinary):
         size = int(np.prod(space.shape))
         return np.zeros(size), np.ones(size), (2,) * size

@@ -106,7 +106,7 @@ def read_record(path: Path) -> Iterator[Row]:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist.", "Name the record.jsonl of a lesson.")
-    found = hashlib.sha256()
+    found, number = hashlib.sha256(), 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
@@ -123,6 +123,8 @@ def read_record(path: Path) -> Iterator[Row]:
                 )
             found.update(line)
             yield row
+    if number == 0:
+        raise UserError(f"{path} is empty, so no lesson.", "It can be removed.")
 
 
 def _row(path: Path, number: int, line: bytes) -> Row:
@@ -175,9 +177,12 @@ def unpack(value: Any) -> NDArray[Any]:
 
     Raises   ValueError when it is neither a list of numbers nor a packed picture.
     """
-    if isinstance(value, list):
-        return np.array(value, dtype=np.float64)
-    if not isinstance(value, dict) or value.get("dtype") != "|u1":
-        raise ValueError(f"not an observation: {str(value)[:60]}")
-    data = zlib.decompress(base64.b64decode(value["zlib"]))
-    return np.frombuffer(data, dtype=np.uint8).reshape(value["shape"]).copy()
+    try:
+        if isinstance(value, list):
+            return np.array([float(x) for x in value], dtype=np.float64)
+        if value["dtype"] != "|u1":
+            raise ValueError("its numbers are not bytes")
+        data = zlib.decompress(base64.b64decode(value["zlib"], validate=True))
+        return np.frombuffer(data, dtype=np.uint8).reshape(value["shape"]).copy()
+    except (ValueError, TypeError, KeyError, OverflowError, zlib.error) as error:
+        raise ValueError(f"not an observation ({error}): {str(value)[:60]}") from None
