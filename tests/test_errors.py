@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 
 import pytest
 
@@ -60,3 +61,8 @@ def test_a_file_where_a_folder_is_needed(tmp_path):
     folder = tmp_path / "file" / "run"
     with pytest.raises(UserError, match="run cannot be written: Not a directory"), writing(folder):
         folder.mkdir(parents=True)
+
+
+def test_an_error_comes_back_from_another_process_whole():
+    error = pickle.loads(pickle.dumps(UserError("It is 0.", "Take 1.")))
+    assert (error.problem, error.fix, str(error)) == ("It is 0.", "Take 1.", "It is 0.\n  Take 1.")

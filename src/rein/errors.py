@@ -28,6 +28,9 @@ class UserError(Exception):
         self.problem = problem
         self.fix = fix
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+        return UserError, (self.problem, self.fix)  # so that it comes back from another process
+
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
     """A "Did you mean" for a mistyped name, or the list of names where nothing is near.

@@ -14,6 +14,7 @@ import csv
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -41,6 +42,8 @@ WEIGHTS_ELSE = (0.1, 1.0, 10.0, 100.0, 1000.0)
 EPISODES = {"mountain-car": 500, "cart-pole": 150}
 # Simultaneous: episodes; taught at the start; RL alone before the other group is taught, and for how many episodes.
 TAUGHT = {"mountain-car": (200, 16, 20, 12), "cart-pole": (150, 12, 25, 8)}
+
+MADE_HERE = ("taught", "rule")  # Ĥ that needs no file
 
 
 @dataclass(frozen=True)
@@ -246,9 +249,15 @@ def _h_weights(config: CompareConfig, task_name: str, source: str) -> NDArray[np
 
 def _plain(config: CompareConfig, condition: Condition, source: str) -> NDArray[np.float64]:
     """A task that the engine does not know: the plain classes, one process a core."""
+    needs_teacher = condition.technique != "sarsa" and (config.experiment == "simultaneous" or source in MADE_HERE)
+    if needs_teacher and make_task(condition.task).rule is None:
+        raise UserError(
+            f"Nobody wrote down a good policy for {condition.task}, so nobody can teach it.",
+            "Give Ĥ as a file: --h runs/tamer/…/h.safetensors.",
+        )
     jobs = [(config, condition, source, run) for run in range(config.runs)]
     workers = config.threads or os.cpu_count() or 1
-    with ProcessPoolExecutor(min(workers, config.runs)) as pool:
+    with ProcessPoolExecutor(min(workers, config.runs), multiprocessing.get_context("spawn")) as pool:
         return np.array(list(pool.map(_plain_run, jobs)))
 
 
@@ -259,21 +268,12 @@ def _plain_run(job: tuple[CompareConfig, Condition, str, int]) -> list[float]:
         condition.task, technique=condition.technique, h_weight=condition.h_weight or None, late_s=0.0, seed=seed,
         influence="eligibility" if config.experiment == "simultaneous" else "annealed",
         trainer_frequency=config.trainer_frequency, trainer_error=config.trainer_error, trainer_seed=seed,
-        h_load=None if source in ("taught", "rule") or condition.technique == "sarsa" else Path(source),
+        h_load=None if source in MADE_HERE or condition.technique == "sarsa" else Path(source),
     )  # fmt: skip
     task = make_task(condition.task)
     trainer = None if task.rule is None else make_trainer(settings, task)
-    if (
-        trainer is None
-        and (config.experiment == "simultaneous" or source in ("taught", "rule"))
-        and condition.technique != "sarsa"
-    ):
-        raise UserError(
-            f"Nobody wrote down a good policy for {condition.task}, so nobody can teach it.",
-            "Give Ĥ as a file: --h runs/tamer/…/h.safetensors.",
-        )
     lesson = Lesson(settings, task, EnvironmentWorld(task, seed))
-    if config.experiment == "sequential" and source in ("taught", "rule") and lesson.tamer is not None:
+    if config.experiment == "sequential" and source in MADE_HERE and lesson.tamer is not None:
         assert trainer is not None
         teaching = SimulateConfig(condition.task, late_s=0.0, seed=config.seed, trainer_seed=config.seed)
         taught = Lesson(teaching, make_task(condition.task), EnvironmentWorld(make_task(condition.task), config.seed))
@@ -379,7 +379,7 @@ def _check_same(config: CompareConfig) -> None:
     """A folder holds one comparison: a second start with other settings is a mistake, not a continuation."""
     path = config.out / "config.json"
     settings = {k: v for k, v in to_dict(config).items() if k not in ("out", "threads")}
-    files = [h for h in config.h if h not in ("taught", "rule")]
+    files = [h for h in config.h if h not in MADE_HERE]
     settings["h_sha256"] = [hashlib.sha256(Path(h).read_bytes()).hexdigest() for h in files if Path(h).is_file()]
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))

@@ -150,7 +150,8 @@ def show(run: Path, took_s: float) -> None:
         if row["opt_step"] == last["opt_step"]:
             print(f"\n  {row['prompt']}▸{row['text']}".replace("\n", "\n  "))
     print(
-        f"\nreport            {run / 'report.html'} (open it in a browser)\n"
+        "\nteach an agent    rein tamer play loop-maze (in the browser, by hand, in three minutes)\n"
+        f"report            {run / 'report.html'} (open it in a browser)\n"
         f'write with it     rein generate {run} --prompt "Returns True if " --top-p 0.9\n'
         f"measure it        rein perplexity {run} README.md\n"
         f"look at the text  rein text show {run.parent / 'corpus'}\n"
