@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rein.agents.compare import conditions
 from rein.cli import main
 from rein.config import replace
 from rein.errors import UserError
@@ -13,6 +14,8 @@ from rein.recipes.demo import DemoConfig, demo, plan, settings, tokens_per_s
 from rein.recipes.gpt1 import gpt1
 from rein.recipes.gpt2_124m import gpt2_124m
 from rein.recipes.gpt3_125m import gpt3_125m
+from rein.recipes.tamer_rl_sequential import sequential
+from rein.recipes.tamer_rl_simultaneous import simultaneous
 from rein.run import read_rows
 from rein.text.shards import Shards
 from rein.train.pretrain import _learning_rate
@@ -48,6 +51,21 @@ def test_gpt3(tmp_path):
     assert _learning_rate(config, 299_000_000_000, 0) == pytest.approx(6e-5)
 
 
+def test_tamer_rl_sequential(tmp_path):
+    planned = list(conditions(sequential(tmp_path)))
+    assert {c.task: c.episodes for c in planned} == {"mountain-car": 500, "cart-pole": 150}
+    assert len({c.technique for c in planned}) == 1 + 4
+    assert sequential(tmp_path, "H2-100.model").h == ("H2-100.model", "rule")
+
+
+def test_tamer_rl_simultaneous(tmp_path):
+    planned = [c for c in conditions(simultaneous(tmp_path)) if c.when == "later"]
+    assert {(c.task, c.train_from, c.train_episodes) for c in planned} == {
+        ("mountain-car", 20, 12),
+        ("cart-pole", 25, 8),
+    }
+
+
 def test_the_demo_on_a_small_corpus(small_corpus, tmp_path, monkeypatch, capsys):
     """All of it but the collecting: a corpus that is there already is taken."""
     monkeypatch.setattr(module, "build", lambda config: config.out.symlink_to(small_corpus))
@@ -63,7 +81,7 @@ def test_the_demo_on_a_small_corpus(small_corpus, tmp_path, monkeypatch, capsys)
     out = capsys.readouterr().out
     assert "bits per byte" in out
     assert "report.html" in out
-    assert "rein generate" in out
+    assert out.index("rein tamer play") < out.index("rein generate"), "a lesson is the first thing to do next"
     plan_json = json.loads((config.out / "plan.json").read_text())
     assert 0 < plan_json["train_tokens"] <= 100 * 60
     rows = list(read_rows(config.out / "pretrain" / "metrics.jsonl"))

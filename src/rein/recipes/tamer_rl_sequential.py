@@ -2,8 +2,8 @@
 
     python -m rein.recipes.tamer_rl_sequential OUT [H_OF_MOUNTAIN_CAR]
 
-Draws the survey's figures 9.1.1 and 9.1.2. Settings of SARSA(λ), features and annealing are the papers'; the weights of Ĥ
-and the number of runs, which they do not give, are powers of ten and 40. Without a file, Ĥ is taught by the simulated
+Draws the survey's figures 9.1.1 and 9.1.2. Settings of SARSA(λ), features and annealing are the papers'; the weights of
+Ĥ and the number of runs are ours: powers of ten, and 40. Without a file, Ĥ is taught by the simulated
 trainer; with the released `H2-100.model`, Mountain Car's is that of the best trainer of 2010, and Cart Pole, for which
 none was released, gets a critic that says +1 for a good push and -1 for the other. Source: Knox & Stone 2010, 2011.
 """
