@@ -92,9 +92,8 @@ async def measure(address: str, minutes: float, watchers: int, every_s: float) -
     seconds = meant[-1] - meant[0]
     within = gaps[gaps < 3 * np.median(gaps)]  # without the pauses between episodes
     lost = len(arrived) - min(heard, default=len(arrived))
-    print(
-        f"steps                     {len(meant):,} in {seconds:,.1f} s; pauses between episodes: {len(gaps) - len(within)}"
-    )
+    pauses = len(gaps) - len(within)
+    print(f"steps                     {len(meant):,} in {seconds:,.1f} s; pauses between episodes: {pauses}")
     print(f"between two steps         median {np.median(within):.2f} ms, 1% {np.quantile(within, 0.01):.2f}, "
           f"99% {np.quantile(within, 0.99):.2f}, longest {within.max():.2f}")  # fmt: skip
     print(f"steps a second in play    {1000 / within.mean():.3f}")

@@ -22,7 +22,7 @@ from rein.agents.features import Vector
 from rein.agents.human_model import HumanModel, Linear, Neighbours, Network, digest, load_into
 from rein.agents.tamer import Agent, Decision, Tamer
 from rein.agents.tamer_rl import TamerRL
-from rein.agents.tasks import Task, flat, make_features, rate, sarsa_settings
+from rein.agents.tasks import Task, flat, make_features, make_q_features, rate, sarsa_settings
 from rein.config import setting, to_dict
 from rein.errors import UserError
 from rein.feedback.credit import ByStep, CreditAssigner, Delay, Gamma, Uniform
@@ -214,8 +214,7 @@ def make_agent(config: LessonConfig, task: Task) -> Agent:
 
 def make_rl(config: LessonConfig, task: Task, random: np.random.Generator, tamer: Tamer | None) -> TamerRL:
     """SARSA(λ), with the help of `tamer` or alone."""
-    use_paper = config.features == "auto" and task.q_features is not None
-    features = task.q_features() if use_paper and task.q_features else make_features(task, config.features, config.seed)
+    features = make_q_features(task, config.features, config.seed, config.sarsa_preset)
     settings = sarsa_settings(task, features, config.sarsa_preset)
     if tamer is None:
         return TamerRL("sarsa", task.n_actions, features, settings, random)
@@ -298,8 +297,9 @@ class Pressed:
 class Lesson:
     """The state of a lesson. Every change comes in through a method and goes out as a row of the record."""
 
-    def __init__(self, config: LessonConfig, task: Task, world: World, *, log: RecordWriter | None = None) -> None:
-        self.config, self.task, self.world, self._log = config, task, world, log
+    def __init__(self, config: LessonConfig, task: Task, world: World) -> None:
+        self.config, self.task, self.world = config, task, world
+        self._log: RecordWriter | None = None
         self.agent = make_agent(config, task)
         self.k = 0  # the next step's number
         self.t = 0.0
@@ -309,6 +309,8 @@ class Lesson:
         self.held_action = 0  # what a demonstrating trainer does
         self.returns: list[tuple[float, int]] = []  # of each finished episode: return, steps
         self.n_presses = self.n_late = 0
+        delay = self.tamer.assigner.delay if self.tamer else ByStep(0)
+        self._reach_s = 0.0 if isinstance(delay, ByStep) else delay.inverse_cdf(0.999)  # how far back a press looks
         self._seen_ids: dict[str, Pressed] = {}
         self._observation: Vector | None = None  # None: a new episode begins with the next tick
         self._reward: float | None = None
@@ -328,7 +330,7 @@ class Lesson:
             self._log.write(row)
 
     def go_on(self, world: World, log: RecordWriter) -> None:
-        """Leaves a recorded world for one that goes on, and appends to its record."""
+        """From now on: in this world, written to this record."""
         self.world, self._log = world, log
 
     def step_s(self) -> float:
@@ -399,7 +401,7 @@ class Lesson:
         else:
             credits = self.agent.press(value, t)
         given = sum(share for _, share in credits)
-        late = ignored is None and given < 0.999 and self.k > 0 and t > 0.8
+        late = ignored is None and given < 0.999 and t > self._reach_s  # some of it fell on steps that are final
         pressed = Pressed(id, value, t, credits, ignored, late)
         self._seen_ids[id] = pressed
         self.n_presses += 1

@@ -32,11 +32,10 @@ def open_lesson(config: LessonConfig, task: Task, out: Path) -> tuple[Lesson, Re
             f"{out} holds a lesson already, and a record is never written over.",
             "Choose another --out, or look at it: rein tamer replay " + str(path),
         )
-    lesson_world = EnvironmentWorld(task, config.seed)
-    lesson = Lesson(config, task, lesson_world)  # before the file: what cannot be made leaves nothing behind
+    lesson = Lesson(config, task, EnvironmentWorld(task, config.seed))  # first: what cannot be made leaves no file
     log = RecordWriter(path)
-    lesson = Lesson(config, task, lesson_world, log=log)
     log.write(lesson.header())
+    lesson.go_on(lesson.world, log)
     return lesson, log
 
 

@@ -164,11 +164,15 @@ def make_task(
     Raises   UserError for a name that nothing has, actions that are not discrete, observations that are not numbers,
              bounds of another length, an environment that cannot be made or drawn here.
     """
-    if name in TASKS and not pixels:
+    if name in TASKS and pixels:
+        raise UserError(
+            f"{name} draws no pictures to learn from.", "Leave out --pixels, or name a Gymnasium id, like CartPole-v1."
+        )
+    if name in TASKS:
         if low or high:
             raise UserError(f"{name} has bounds of its own; --low and --high were given.", "Leave them out.")
         return TASKS[name]()
-    env = _make(name, render=frames or pixels)
+    env = _make(name, frames=frames, pixels=pixels)
     family = name.split("/")[-1].split("-v")[0]
     if family in ("MountainCar", "CartPole") and not pixels and not low and not high:
         title = f"{'Mountain Car' if family == 'MountainCar' else 'Cart Pole'} ({name})"
@@ -177,9 +181,10 @@ def make_task(
     return _from_spaces(env, name, family, low, high, frames=frames, pixels=pixels)
 
 
-def _make(name: str, *, render: bool) -> gym.Env[Any, Any]:
+def _make(name: str, *, frames: bool, pixels: bool) -> gym.Env[Any, Any]:
     family = name.split("/")[-1].split("-v")[0]
-    mode = "rgb_array" if render and family not in ("MountainCar", "CartPole", "Acrobot") else None
+    drawn_here = family in ("MountainCar", "CartPole", "Acrobot")  # by the page itself
+    mode = "rgb_array" if pixels or (frames and not drawn_here) else None
     if ":" in name:
         return _users(name)
     try:
@@ -305,6 +310,15 @@ def make_features(task: Task, kind: str, seed: int = 0) -> Features:
     if kind == "fourier":
         return Fourier(task.low, task.high, seed=seed)
     return RBF(task.low, task.high, n={1: 40, 2: 20, 3: 12}.get(dimensions, 8), rel_width=0.08)
+
+
+def make_q_features(task: Task, kind: str, seed: int, preset: str) -> Features:
+    """The features of Q: the papers' for their tasks; the optimistic Mountain Car has a grid of its own."""
+    if kind != "auto" or task.q_features is None:
+        return make_features(task, kind, seed)
+    if preset == "optimistic" and task.draw == "mountain-car":
+        return RBF(*_CAR, n=34, rel_width=0.062)
+    return task.q_features()
 
 
 def sarsa_settings(task: Task, features: Features, preset: str = "paper") -> SarsaSettings:

@@ -62,7 +62,7 @@ class SimulatedTrainer:
 
         Shapes   `episode` counts from 0.
         """
-        judged, turned, swallowed, when = self.random.random(4)
+        judged, turned, swallowed, when = (float(x) for x in self.random.random(4))
         manner = self.manner
         quality = self.judge(observation, action)
         relative = quality - manner.policy_dependence * self.usual

@@ -7,8 +7,12 @@ theirs; a WebSocket must come from a page of this server. Everything is served f
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import signal
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -115,10 +119,26 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """A server of `app`, quiet, one process: sessions live in its memory."""
-    return uvicorn.Server(
+    """A server of `app`, quiet, one process: sessions live in its memory. Ctrl-C and SIGTERM end it in good order."""
+    server = uvicorn.Server(
         uvicorn.Config(
             app, log_level="warning", access_log=False, ws="websockets-sansio", ws_max_size=65_536, ws_ping_interval=20,
             timeout_graceful_shutdown=2, lifespan="on",
         )
     )  # fmt: skip
+    # uvicorn's own raises the signal once more when all is over, which would print a traceback of a normal end.
+    setattr(server, "capture_signals", functools.partial(_end_on_signals, server))  # noqa: B010
+    return server
+
+
+@contextlib.contextmanager
+def _end_on_signals(server: uvicorn.Server) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {which: signal.signal(which, server.handle_exit) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)

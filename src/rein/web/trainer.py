@@ -38,7 +38,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rein import __version__
-from rein.agents.lesson import Lesson, Shown
+from rein.agents.lesson import Lesson, LessonConfig, Shown
 from rein.agents.lesson_files import finish_lesson, open_lesson, resume_lesson
 from rein.agents.plain import PlainRL, sarsa_band
 from rein.agents.simulation import TrainerConfig, make_trainer, trainer_name
@@ -106,10 +106,11 @@ def play(config: PlayConfig) -> None:
         out = config.out or Path("runs/tamer") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         began_s = 0.0
     trainer = None if config.trainer == "person" else make_trainer(config, task)
+    plain = plain_beside(config if config.resume is None else lesson.config) if config.plain else None
     sock = bind(config.host, config.port)
     if config.resume is None:
         lesson, log = open_lesson(config, task, out)
-    classroom = Classroom(lesson, log, out, config, trainer, began_s=began_s)
+    classroom = Classroom(lesson, log, out, config, trainer, plain, began_s=began_s)
     sock.listen(128)
     host, port = config.host, sock.getsockname()[1]
     shown_host = f"[{host}]" if ":" in host else host
@@ -132,6 +133,17 @@ def play(config: PlayConfig) -> None:
     classroom.close()
 
 
+def plain_beside(config: LessonConfig) -> PlainRL | None:
+    """Plain RL for the same task; None, and a line that says why, where it has no features to learn over."""
+    if config.pixels:
+        return None
+    try:
+        return PlainRL(config)
+    except UserError as error:
+        print(f"plain RL          is not shown beside: {error.problem}")
+        return None
+
+
 def routes(classroom: Classroom) -> list[Route | WebSocketRoute]:
     """The trainer page and its socket."""
 
@@ -150,7 +162,7 @@ class Classroom:
 
     def __init__(
         self, lesson: Lesson, log: RecordWriter, out: Path, config: PlayConfig, trainer: SimulatedTrainer | None,
-        *, began_s: float = 0.0,
+        plain: PlainRL | None, *, began_s: float = 0.0,
     ) -> None:  # fmt: skip
         self.lesson, self.log, self.out, self.config, self.trainer = lesson, log, out, config, trainer
         self.task: Task = lesson.task
@@ -174,7 +186,7 @@ class Classroom:
         self._credits: deque[dict[str, Any]] = deque(maxlen=KEPT_CREDITS)
         self._maps: dict[str, Any] | None = None
         self._band: dict[str, Any] | None = None
-        self._plain = PlainRL(lesson.config) if config.plain and not lesson.config.pixels else None
+        self._plain = plain
         self._began = time.monotonic()
         self._closed = False
         self._clock_noted = -math.inf
