@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -288,12 +288,14 @@ def test_an_end_without_a_checksum_is_an_error(path):
 
 # ------------------------------------------------------------------------------------------------- observations
 
+patiently = settings(deadline=None)  # the machine may be busy
 numbers = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20)
 pictures = arrays.arrays(
     np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 255)
 )
 
 
+@patiently
 @given(numbers)
 def test_any_numbers_come_back_to_the_last_bit(values):
     array = np.array(values, dtype=np.float64)
@@ -302,6 +304,7 @@ def test_any_numbers_come_back_to_the_last_bit(values):
     assert back.tobytes() == array.tobytes()
 
 
+@patiently
 @given(pictures)
 def test_any_picture_comes_back(picture):
     back = unpack(json.loads(json.dumps(pack(picture))))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rein.feedback.credit import CreditAssigner, Gamma, Uniform, credit, used_credit
+
+patiently = settings(deadline=None)  # the machine may be busy
 
 seconds = st.floats(0.01, 3.0)
 uniforms = st.tuples(st.floats(0.0, 1.0), st.floats(0.05, 3.0)).map(lambda n: Uniform(n[0], n[0] + n[1]))
@@ -22,6 +24,7 @@ def boundaries(lengths: list[float]) -> list[float]:
     return list(itertools.accumulate(lengths, initial=0.0))
 
 
+@patiently
 @given(densities, lengths_s, st.floats(0.0, 1.0))
 def test_the_credits_of_one_press_over_steps_without_gaps_sum_to_one(density, lengths, where):
     edges = boundaries(lengths)
@@ -31,6 +34,7 @@ def test_the_credits_of_one_press_over_steps_without_gaps_sum_to_one(density, le
     assert all(0.0 <= share <= 1.0 for share in shares)
 
 
+@patiently
 @given(densities, lengths_s, st.floats(0.0, 1.0), st.floats(-10, 10))
 def test_a_press_is_given_away_whole(density, lengths, where, value):
     assigner = CreditAssigner(density, late_s=1e6)  # nothing is final, so nothing is missed
@@ -45,6 +49,7 @@ def test_a_press_is_given_away_whole(density, lengths, where, value):
     assert sum(step.reward for step in assigner.steps) == pytest.approx(value, abs=1e-8)
 
 
+@patiently
 @given(densities, st.floats(0.0, 1000.0), seconds, st.lists(st.floats(-1.0, 30.0), min_size=2, max_size=20))
 def test_used_credit_rises_from_nothing_to_all(density, start, length, offsets):
     found = [used_credit(density, start, start + length, start + x) for x in sorted(offsets)]
@@ -54,12 +59,14 @@ def test_used_credit_rises_from_nothing_to_all(density, start, length, offsets):
     assert used_credit(density, start, start + length, start + length + 60.0) == pytest.approx(1.0, abs=1e-9)
 
 
+@patiently
 @given(uniforms, seconds)
 def test_used_credit_of_a_window_begins_and_ends_with_it(density, length):
     assert used_credit(density, 0.0, length, density.low_s) == 0.0
     assert used_credit(density, 0.0, length, length + density.high_s) == pytest.approx(1.0, abs=1e-9)
 
 
+@patiently
 @given(uniforms, lengths_s, st.lists(st.tuples(st.floats(0.0, 1.0), st.floats(-10, 10)), max_size=6))
 def test_final_labels_sum_to_what_was_pressed(density, lengths, presses):
     edges = boundaries(lengths)
@@ -81,6 +88,7 @@ def test_final_labels_sum_to_what_was_pressed(density, lengths, presses):
     assert sum(labels.values()) == pytest.approx(sum(value for _, value in presses), abs=1e-8 + 2e-5 * said)
 
 
+@patiently
 @given(densities, lengths_s)
 def test_the_credit_newly_used_adds_up_to_all_of_it(density, lengths):
     edges = boundaries(lengths)

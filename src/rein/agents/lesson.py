@@ -26,7 +26,7 @@ from rein.agents.tasks import Task, flat, make_features, make_q_features, rate, 
 from rein.config import setting, to_dict
 from rein.errors import UserError
 from rein.feedback.credit import ByStep, CreditAssigner, Delay, Gamma, Uniform
-from rein.feedback.record import FORMAT, VERSION, RecordWriter, Row, pack
+from rein.feedback.record import FORMAT, VERSION, RecordWriter, Row, encode, pack
 from rein.run import environment
 
 MOST_PRESS = 1000.0  # a press of more says nothing that ten presses do not
@@ -300,6 +300,7 @@ class Lesson:
     def __init__(self, config: LessonConfig, task: Task, world: World) -> None:
         self.config, self.task, self.world = config, task, world
         self._log: RecordWriter | None = None
+        self._failed: Exception | None = None  # a row could not be written
         self.agent = make_agent(config, task)
         self.k = 0  # the next step's number
         self.t = 0.0
@@ -326,8 +327,20 @@ class Lesson:
         }  # fmt: skip
 
     def _write(self, row: Row) -> None:
-        if self._log is not None:
+        if self._log is None:
+            return
+        try:
             self._log.write(row)
+        except Exception as error:
+            self._failed = error
+            raise
+
+    def _check(self, row: Row | None = None) -> None:
+        """Nothing changes that cannot be recorded: not after a row was lost, and not by a row that no line can hold."""
+        if self._failed is not None:
+            raise self._failed
+        if row is not None:
+            encode(row)
 
     def go_on(self, world: World, log: RecordWriter) -> None:
         """From now on: in this world, written to this record."""
@@ -346,6 +359,7 @@ class Lesson:
 
     def tick(self, t: float) -> Shown:
         """A step boundary at time `t`: the agent learns, chooses, acts."""
+        self._check()
         self.t = t
         before = self.observe()
         fresh = self._i == 0
@@ -392,6 +406,8 @@ class Lesson:
             raise UserError(
                 f"A press of {value} is none.", f"Presses are numbers from -{MOST_PRESS:g} to {MOST_PRESS:g}."
             )
+        row: Row = {"kind": "press", "id": id, "by": by, "value": value, "t": t, **about}
+        self._check(row)
         credits: list[tuple[int, float]] = []
         ignored = None
         if not self.training:
@@ -406,19 +422,22 @@ class Lesson:
         self._seen_ids[id] = pressed
         self.n_presses += 1
         self.n_late += late
-        row: Row = {"kind": "press", "id": id, "by": by, "value": value, "t": t, "credits": credits}
-        self._write(row | ({"ignored": ignored} if ignored else {}) | about)
+        self._write(row | {"credits": credits} | ({"ignored": ignored} if ignored else {}))
         return pressed
 
     def set_training(self, on: bool, t: float, why: str = "") -> None:
         """Training begins or ends."""
         if on != self.training:
+            row: Row = {"kind": "training", "on": on, "t": t} | ({"why": why} if why else {})
+            self._check(row)
             self.training = on
             self.agent.set_training(on, t)
-            self._write({"kind": "training", "on": on, "t": t} | ({"why": why} if why else {}))
+            self._write(row)
 
     def control(self, name: str, value: Any, t: float) -> None:
         """A command that a replay must know of, or that a reader would want to: speed, pause, who acts."""
+        row: Row = {"kind": "control", "name": name, "value": value, "t": t}
+        self._check(row)
         if name == "demonstrating":
             self.demonstrating = bool(value)
         elif name == "held_action":
@@ -432,7 +451,7 @@ class Lesson:
             self.agent.tamer_control = bool(value)
         elif name == "resumed":
             self._observation = self._reward = None
-        self._write({"kind": "control", "name": name, "value": value, "t": t})
+        self._write(row)
 
     def note(self, text: str, t: float) -> None:
         """Something a reader of the record would want to know."""
@@ -441,7 +460,8 @@ class Lesson:
     def finish(self, t: float) -> str:
         """Ends the record with what was learned, as a digest; returns it."""
         found = digest(self.agent.arrays())
-        self._write({"kind": "end", "t": t, "steps": self.k, "presses": self.n_presses, "digest": found})
+        if self._failed is None:
+            self._write({"kind": "end", "t": t, "steps": self.k, "presses": self.n_presses, "digest": found})
         return found
 
     @property

@@ -28,6 +28,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ class RecordWriter:
                 self._file.truncate(whole)
                 self._file.seek(whole)
             self._hash.update(data[:whole])
+        # On a thread of its own: a disk may take longer than a person's press may wait.
+        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="record-sync")
+        self._sync: Future[None] | None = None
         self._synced = time.monotonic()
 
     def write(self, row: Row) -> None:
@@ -78,25 +82,33 @@ class RecordWriter:
         assert row["kind"] in KINDS, row["kind"]
         if row["kind"] == "end":
             row = {**row, "sha256": self._hash.hexdigest()}
-        data = json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+        data = encode(row)
         self._hash.update(data)
         with writing(self.path):
             left = memoryview(data)
             while left:
                 left = left[self._file.write(left) :]
-            if time.monotonic() - self._synced > SYNC_EVERY_S:
-                self.sync()
-
-    def sync(self) -> None:
-        """Forces what was written to the disk."""
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
+            if time.monotonic() - self._synced > SYNC_EVERY_S and (self._sync is None or self._sync.done()):
+                if self._sync is not None:
+                    self._sync.result()  # a disk that failed then is an error now
+                self._sync = self._syncer.submit(os.fsync, self._file.fileno())
+                self._synced = time.monotonic()
 
     def close(self) -> None:
         """Forces everything to the disk and closes the file."""
         if not self._file.closed:
-            self.sync()
+            self._syncer.shutdown(wait=True)
+            with writing(self.path):
+                os.fsync(self._file.fileno())
             self._file.close()
+
+
+def encode(row: Row) -> bytes:
+    """A row as its line of the file.
+
+    Raises   ValueError for what a line cannot hold: NaN, infinity, half a character.
+    """
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
 
 
 def read_record(path: Path) -> Iterator[Row]:

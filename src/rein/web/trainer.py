@@ -340,14 +340,15 @@ class Classroom:
     # --------------------------------------------------------------------------------------------- the presses
 
     async def _press(self, client: Client, message: dict[str, Any], heard: float) -> None:
-        id, value, k = str(message.get("id", ""))[:80], message.get("value"), message.get("k")
+        id, value, k = _string(message.get("id")), message.get("value"), message.get("k")
         if value not in VALUES or isinstance(value, bool) or not id:
             await self._refuse(client, message, f"A press of {value!r} is none.")
             return
         now = self.now()
         seen_ms = _number(message.get("t_key")) - _number(message.get("t_shown"))
-        shown = self._shown_at.get(k) if isinstance(k, int) else None
-        about: dict[str, Any] = {"k": k, "key": str(message.get("key", ""))[:20], "arrived": now}
+        k = k if isinstance(k, int) and not isinstance(k, bool) else -1
+        shown = self._shown_at.get(k)
+        about: dict[str, Any] = {"k": k, "key": _string(message.get("key"), 20), "arrived": now}
         if shown is None or not 0 <= seen_ms < 3.6e6:
             t, about["clock"] = now, "arrival"  # a page that cannot say what it showed
         else:
@@ -357,7 +358,7 @@ class Classroom:
     async def _refuse(self, client: Client, message: dict[str, Any], why: str) -> None:
         """A press or an action that does not count: the page is answered, and the record says what came and why not."""
         client.send("notice", _text({"type": "notice", "level": "warning", "text": why}))
-        id, value, now = str(message.get("id", ""))[:80], repr(message.get("value"))[:40], self.now()
+        id, value, now = _string(message.get("id")), _string(message.get("value"), 40), self.now()
         if message.get("type") == "press":
             await self._work(lambda: self.lesson.note(f"refused a press of {value} ({id}): {why}", now))
             answer = {"type": "credit", "id": id, "value": 0, "t": now, "shares": [], "given": 0, "late": False}
@@ -393,13 +394,13 @@ class Classroom:
                 text = await socket.receive_text()
                 heard = time.perf_counter()
                 try:
-                    message = json.loads(text)
+                    message = json.loads(text, parse_constant=lambda name: None)
                     if not isinstance(message, dict):
                         raise ValueError("not an object")
                     await self._deal(client, message, heard)
                 except UserError as error:
                     client.send("notice", _text({"type": "notice", "level": "warning", "text": str(error)}))
-                except (ValueError, TypeError, RecursionError) as error:
+                except (ValueError, TypeError, OverflowError, RecursionError) as error:
                     client.send(
                         "notice", _text({"type": "notice", "level": "warning", "text": f"Not understood: {error}."})
                     )
@@ -424,18 +425,16 @@ class Classroom:
         elif kind == "press" and self.controller is client:
             await self._press(client, message, heard)
         elif kind == "action" and self.controller is client:
-            await self._control("held_action", int(message.get("action", 0)))
+            await self._control("held_action", int(_number(message.get("action"))))
         elif kind == "command":
-            await self._command(
-                client, str(message.get("name")), message.get("value"), str(message.get("why", ""))[:80]
-            )
+            await self._command(client, str(message.get("name")), message.get("value"), _string(message.get("why")))
         elif kind in ("press", "action"):
             await self._refuse(client, message, "Somebody else controls this lesson; you are watching.")
         else:
             raise ValueError(f"a message of type {kind!r}")
 
     async def _join(self, client: Client, message: dict[str, Any]) -> None:
-        client.page = str(message.get("page", ""))[:80]
+        client.page = _string(message.get("page"))
         client.may_control = secrets.compare_digest(str(message.get("key", "")).encode(), self.key.encode())
         came_back = client.page != "" and client.page == self.controller_page
         if client.may_control and (self.controller is None or came_back):
@@ -569,7 +568,8 @@ class Classroom:
         if self.done:
             return
         self.done = self.paused = True
-        self._wake.set()
+        for task in list(self._tasks):
+            task.cancel()
         lines = await asyncio.get_running_loop().run_in_executor(None, self.close)
         rows = [line.split("  ", 1) for line in lines]
         told = [[name.strip(), text.strip()] for name, text in rows]
@@ -627,7 +627,15 @@ def _plain(vector: Any) -> list[float | None]:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def _string(value: Any, most: int = 80) -> str:
+    """A stranger's string, short, and without what UTF-8 has no place for."""
+    return str(value if value is not None else "")[:most].encode("utf-8", "replace").decode()
 
 
 def _text(message: dict[str, Any]) -> str:
