@@ -68,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"UserError: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. What was saved is whole; the same command continues from it.", file=sys.stderr)
+        print(
+            "Interrupted. What was saved is whole: the same command continues a run, --resume a lesson.",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         # The reader (head, less) went away. Point stdout at nothing, so that the interpreter's own flush is quiet.

@@ -106,7 +106,7 @@ def test_a_task_that_is_not_compiled_runs_through_the_plain_classes(tmp_path):
     biased = run_condition(settings, Condition("loop-maze", "action-biasing", 50.0, 12))
     assert alone.shape == biased.shape == (3, 12)
     assert biased.mean() > alone.mean() + 10
-    together = dataclasses.replace(settings, experiment="simultaneous", techniques=("control-sharing",))
+    together = dataclasses.replace(settings, experiment="simultaneous", episodes=30, techniques=("control-sharing",))
     taught = Condition("loop-maze", "control-sharing", 2.0, 12, "start", 0, 6)
     assert run_condition(together, taught).mean() > alone.mean() + 10
 
@@ -134,6 +134,9 @@ def test_the_surveys_experiments_are_the_defaults():
         (["--techniques", "biasing"], "action-biasing"),
         (["simultaneous", "--techniques", "q-augmentation"], "keeps its weight"),
         (["--runs", "1"], "at least 2"),
+        (["--h-weights", "-1"], "a weight is 0 or more"),
+        (["simultaneous", "--h", "rule"], "taught as it goes"),
+        (["simultaneous"], "taught only after 25 episodes"),
         (["--h", "a", "b", "c"], "--h has 3 entries"),
         (["--tasks", "mountain-goat"], "mountain-goat"),
         (["--tasks", "mountain-car", "--h", "nowhere.model"], "nowhere.model does not exist"),

@@ -193,3 +193,41 @@ def test_settings_that_cannot_be_are_errors(settings, match, lesson_of):
 def test_every_override_of_a_replay_is_a_setting_of_a_lesson():
     names = {field.name for field in dataclasses.fields(SimulateConfig)}
     assert {f.name for f in dataclasses.fields(ReplayConfig)} - {"record", "epochs", "out"} <= names
+
+
+def test_a_replay_never_writes_over_the_lessons_own_files(lesson_of):
+    folder = lesson_of()
+    with pytest.raises(UserError, match="the folder of the lesson itself"):
+        replay(ReplayConfig(folder / "record.jsonl", h_model="knn", out=folder))
+
+
+def test_a_folder_in_the_place_of_a_file_is_said_to_be_one(lesson_of):
+    folder = lesson_of()
+    with pytest.raises(UserError, match="is a folder") as caught:
+        replay(ReplayConfig(folder))
+    assert "record.jsonl" in caught.value.fix
+    with pytest.raises(UserError, match="is a folder") as caught:
+        evaluate(EvaluateConfig(folder))
+    assert "h.safetensors" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--episodes", "0"], "--episodes is 0"),
+        (["--train-from", "-1"], "--train-from is -1"),
+        (["--h-learning-rate", "1e300"], "no longer a number"),
+        (["--trainer-delay-low-s", "3"], "--trainer-delay-low-s"),
+        (["--out", "/proc/x"], "cannot be written"),
+    ],
+)
+def test_absurd_settings_of_a_simulation_are_said(words, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["tamer", "simulate", "loop-maze", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_other_settings_beside_resume_are_refused(lesson_of, capsys):
+    folder = lesson_of()
+    assert main(["tamer", "play", "--resume", str(folder), "--step-s", "3", "--no-browser"]) == 2
+    assert "--step-s was given" in capsys.readouterr().err

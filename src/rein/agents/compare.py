@@ -43,6 +43,7 @@ EPISODES = {"mountain-car": 500, "cart-pole": 150}
 # Simultaneous: episodes; taught at the start; RL alone before the other group is taught, and for how many episodes.
 TAUGHT = {"mountain-car": (200, 16, 20, 12), "cart-pole": (150, 12, 25, 8)}
 
+OTHERS_TAUGHT = (100, 15, 20, 10)
 MADE_HERE = ("taught", "rule")  # Ĥ that needs no file
 
 
@@ -90,6 +91,18 @@ class CompareConfig:
             raise UserError("--tasks is empty.", "Name at least one, like --tasks mountain-car.")
         if self.episodes is not None and self.episodes < 1:
             raise UserError(f"--episodes is {self.episodes}.", "Use at least 1.")
+        for weight in self.h_weights:
+            if not 0 <= weight < float("inf"):
+                raise UserError(f"--h-weights has {weight:g}, but a weight is 0 or more.", "Change --h-weights.")
+        if self.experiment == "simultaneous":
+            if self.h != ("taught",):
+                raise UserError("--h was given, but simultaneously Ĥ is taught as it goes.", "Leave out --h.")
+            longest = max(TAUGHT.get(task, OTHERS_TAUGHT)[2] for task in self.tasks)
+            if self.episodes is not None and self.episodes <= longest:
+                raise UserError(
+                    f"--episodes is {self.episodes}, but one group is taught only after {longest} episodes.",
+                    f"Use more than {longest}.",
+                )
 
 
 @dataclass(frozen=True)
@@ -170,7 +183,7 @@ def conditions(config: CompareConfig) -> Iterator[Condition]:
                 for weight in config.h_weights or WEIGHTS.get(technique, WEIGHTS_ELSE):
                     yield Condition(name, technique, weight, episodes)
         else:
-            usual, at_start, after, later = TAUGHT.get(name, (100, 15, 20, 10))
+            usual, at_start, after, later = TAUGHT.get(name, OTHERS_TAUGHT)
             episodes = config.episodes or usual
             yield Condition(name, "sarsa", 0.0, episodes)
             for technique in config.techniques or FOUR[2:]:

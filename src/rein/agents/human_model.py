@@ -342,7 +342,8 @@ def load_arrays(path: Path) -> tuple[Arrays, dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise UserError(f"{path} does not exist.", "Name an h.safetensors of a lesson, or a list of weights.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}.", f"Name a file with Ĥ, like {path / 'h.safetensors'}, or a list of weights.")
     try:
         if path.read_bytes()[:1] == b"[":
             weights = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)

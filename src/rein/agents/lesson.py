@@ -243,10 +243,13 @@ class EnvironmentWorld:
         self._fresh = True
 
     def reset(self) -> Vector:
-        """A new episode."""
+        """A new episode.
+
+        Raises   UserError when the environment gives a number that is none.
+        """
         observation, _ = self.env.reset(seed=self._seed if self._fresh else None)
         self._fresh = False
-        return flat(observation)
+        return self._checked(flat(observation), 0.0)
 
     def step(self, action: int) -> tuple[Vector, float, bool, bool]:
         """One step.
@@ -254,13 +257,15 @@ class EnvironmentWorld:
         Raises   UserError when the environment gives a number that is none.
         """
         observation, reward, terminated, truncated, _ = self.env.step(action)
-        seen, paid = flat(observation), float(reward)
+        return self._checked(flat(observation), float(reward)), float(reward), bool(terminated), bool(truncated)
+
+    def _checked(self, seen: Vector, paid: float) -> Vector:
         if not np.isfinite(paid) or not np.isfinite(seen).all():
             raise UserError(
                 f"The environment gave the observation {seen.tolist()} and the reward {paid}: not all are finite.",
                 "Correct the environment; the record of the lesson so far is whole.",
             )
-        return seen, paid, bool(terminated), bool(truncated)
+        return seen
 
 
 # ------------------------------------------------------------------------------------------------- the lesson

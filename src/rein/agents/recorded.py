@@ -85,8 +85,13 @@ def as_recorded(rows: list[Row], path: Path, lesson: Lesson | None = None) -> Le
     start = rows[0].get("digest")
     if start is not None and digest(lesson.agent.arrays()) != start:
         raise UserError(
-            f"The agent of {path} began with other weights than it does now (--h-load {config.h_load}).",
-            "Restore the file that it was loaded from, or use the Rein that wrote the record.",
+            f"The agent of {path} began with other weights than it does now"
+            + (
+                f" (--h-load {config.h_load})."
+                if config.h_load
+                else "; its settings were edited, or another Rein wrote it."
+            ),
+            "Restore the record, and the file that Ĥ was loaded from if there was one.",
         )
     for row in rows[1:]:
         if row["kind"] == "step":
@@ -94,8 +99,8 @@ def as_recorded(rows: list[Row], path: Path, lesson: Lesson | None = None) -> Le
             if (shown.k, shown.decision.action) != (row["k"], row["action"]):
                 raise UserError(
                     f"{path}: at step {row['k']} the record has action {row['action']}, the replay chose "
-                    f"{shown.decision.action}: this machine or this version rounds otherwise (recorded by Rein "
-                    f"{rows[0].get('rein')}).",
+                    f"{shown.decision.action}. Either it was edited, or this machine or version rounds otherwise "
+                    f"(it was recorded by Rein {rows[0].get('rein')}).",
                     "To learn from it anyhow, name a setting, like --technique tamer: its actions are taken then.",
                 )
         elif row["kind"] == "end":

@@ -76,6 +76,11 @@ def replay(config: ReplayConfig) -> None:
       rein tamer replay runs/tamer/mountain-car/record.jsonl --credit-low-s 0.1 --credit-high-s 0.5 --out runs/narrow
       rein tamer replay runs/tamer/mountain-car/record.jsonl --h-model knn --epochs 10 --out runs/knn
     """
+    if config.out is not None and config.out.resolve() == config.record.parent.resolve():
+        raise UserError(
+            f"--out {config.out} is the folder of the lesson itself, whose Ĥ would be written over.",
+            "Choose another --out.",
+        )
     rows = list(read_record(config.record))
     began = time.monotonic()
     changes = config.changes()
@@ -83,7 +88,9 @@ def replay(config: ReplayConfig) -> None:
     lesson = as_recorded(rows, config.record) if as_it_was else anew(rows, config.record, changes, config.epochs)
     took_s = time.monotonic() - began
     presses = sum(row["kind"] == "press" for row in rows)
-    print(f"record            {config.record}: {lesson.k:,} steps, {presses:,} presses, {lesson.episode:,} episodes")
+    print(
+        f"record            {config.record}: {lesson.k:,} steps, {presses:,} presses, {len(lesson.returns):,} episodes"
+    )
     if as_it_was:
         ends = sum(row["kind"] == "end" for row in rows)
         proof = (

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rein.agents.features import Vector, products
+from rein.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,15 @@ def greedy(values_A: Sequence[float] | Vector, last_action: int | None, random: 
 
     Example  >>> greedy([0.5, 0.5, 0.0], 1, np.random.default_rng(0))
              1
+    Raises   UserError when a value is not finite: the learning rate was too high.
     Source   released code, ActionSelect.greedyActSelect.
     """
     values_A = np.asarray(values_A)
+    if not np.isfinite(values_A).all():
+        raise UserError(
+            f"What was learned is no longer a number: the values of the actions are {values_A.tolist()}.",
+            "Lower --h-learning-rate or --h-weight; the record of the lesson so far is whole.",
+        )
     best = np.flatnonzero(values_A == values_A.max())
     if len(best) == 1 or last_action in best:
         return int(best[0]) if len(best) == 1 else int(last_action)  # type: ignore[arg-type]

@@ -51,13 +51,29 @@ class SimulateConfig(TrainerConfig):
     train_from: int = setting(0, "first episode that is taught, counted from 0", paper="0, 20, 25")
     train_episodes: int | None = setting(None, "how many episodes are taught; without it, all", paper="16, 12, 8")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.episodes < 1:
+            raise UserError(f"--episodes is {self.episodes}, but a lesson has at least 1.", "Use --episodes 20.")
+        for flag, value in (("--train-from", self.train_from), ("--train-episodes", self.train_episodes or 0)):
+            if value < 0:
+                raise UserError(f"{flag} is {value}, but episodes are counted from 0.", f"Change {flag}.")
+
 
 def make_trainer(config: TrainerConfig, task: Task) -> SimulatedTrainer:
     """The simulated trainer of a lesson.
 
     Raises   UserError when the task has no rule, or the file no Ĥ for it.
     """
-    delay: Density = Uniform(config.trainer_delay_low_s, config.trainer_delay_high_s)
+    if config.trainer_seed < 0:
+        raise UserError(f"--trainer-seed is {config.trainer_seed}, but seeds begin at 0.", "Change --trainer-seed.")
+    low, high = config.trainer_delay_low_s, config.trainer_delay_high_s
+    if not 0 <= low < high < float("inf"):
+        raise UserError(
+            f"The trainer's delay is {low:g} to {high:g} s, but it must begin at 0 or later and end after it begins.",
+            "Change --trainer-delay-low-s or --trainer-delay-high-s.",
+        )
+    delay: Density = Uniform(low, high)
     manner = Manner(
         config.trainer_frequency, config.trainer_error, config.trainer_positivity, config.trainer_strictness,
         config.trainer_fatigue, config.trainer_policy_dependence,

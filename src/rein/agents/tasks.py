@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,6 +188,9 @@ def _make(name: str, *, frames: bool, pixels: bool) -> gym.Env[Any, Any]:
     mode = "rgb_array" if pixels or (frames and not drawn_here) else None
     if ":" in name:
         return _users(name)
+    if mode is not None:  # pygame draws into memory: no screen and no loudspeaker are looked for
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     try:
         return gym.make(name, render_mode=mode)
     except gym.error.DependencyNotInstalled as error:

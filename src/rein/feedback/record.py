@@ -117,7 +117,8 @@ def read_record(path: Path) -> Iterator[Row]:
     Raises   UserError when the file is no record, one of another version, or broken: with the line and what is wrong.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist.", "Name the record.jsonl of a lesson.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}.", f"Name the record of a lesson, like {path / 'record.jsonl'}.")
     found, number = hashlib.sha256(), 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -152,10 +153,14 @@ def _row(path: Path, number: int, line: bytes) -> Row:
         }.get(row["kind"], ())
         if missing := [name for name in needs if name not in row]:
             raise ValueError(f"a {row['kind']} row without {', '.join(missing)}")
+        for name in ("t", "value") if row["kind"] == "press" else ("t", "k", "action", "reward"):
+            if name in row and (isinstance(row[name], bool) or not isinstance(row[name], int | float)):
+                raise ValueError(f"{name} is {row[name]!r}, which is no number")
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}, line {number} is broken: {error}.",
-            "Restore it from a copy. The lines before are whole: `head` of them is a record that replays.",
+            "Restore it from a copy."
+            + (" The lines before are whole: `head` of them is a record that replays." if number > 1 else ""),
         ) from None
     return dict(row)
 

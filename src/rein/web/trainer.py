@@ -26,7 +26,7 @@ import webbrowser
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,6 +98,7 @@ def play(config: PlayConfig) -> None:
     """
     if config.resume is not None:
         out = config.resume
+        _refuse_other_settings(config)
         lesson, log, began_s = resume_lesson(out)
         task = lesson.task
     else:
@@ -131,6 +132,16 @@ def play(config: PlayConfig) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[sock])
     classroom.close()
+
+
+def _refuse_other_settings(config: PlayConfig) -> None:
+    """A lesson that goes on has settings of its own; others beside --resume would be ignored, so they are an error."""
+    usual = PlayConfig()
+    given = [f.name for f in fields(LessonConfig) if getattr(config, f.name) != getattr(usual, f.name)]
+    given += ["out"] if config.out is not None else []
+    if given:
+        flags = ", ".join("the task" if name == "task" else "--" + name.replace("_", "-") for name in given)
+        raise UserError(f"--resume goes on with that lesson's own settings, but {flags} was given.", "Leave it out.")
 
 
 def plain_beside(config: LessonConfig) -> PlainRL | None:

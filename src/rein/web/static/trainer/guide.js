@@ -6,7 +6,7 @@ const cards = [
   ["stage", "Watch", () => "This is the agent at its task. It knows nothing yet, so it will look foolish. That is what you are for."],
   ["judge", "Judge", () => touch()
     ? "First switch training on. When what it just did was good, touch Good; when it was bad, touch Bad."
-    : "First switch training on with Space. When what it just did was good, press / or the up arrow; when it was bad, press Z or the down arrow."],
+    : "When you have closed this, Space begins the lesson. When what it just did was good, press / or the up arrow; when it was bad, press Z or the down arrow."],
   ["ribbon", "See where your word lands", (reach) => `Every step is a cell. Each press is shared over the steps you can have meant, ${reach} before: the threads show which. Steady, prompt feedback teaches best.`],
 ];
 const seenKey = "rein-trainer-tour";

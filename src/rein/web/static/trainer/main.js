@@ -85,7 +85,7 @@ const show = (it) => {
   $("step").textContent = it.i;
   $("return").textContent = number(it.return, 5);
   const did = $("did");
-  const by = { rl: "the RL agent", explore: "chance", shared: "TAMER, sharing control", demonstration: "you", tamer: "TAMER" }[it.source] ?? it.source;
+  const by = { rl: session.technique === "sarsa" || session.technique === "control-sharing" ? "RL" : "RL, with your feedback", explore: "chance", shared: "TAMER, sharing control", demonstration: "you", tamer: "TAMER" }[it.source] ?? it.source;
   did.replaceChildren("it chose ", element("b", "", `${signsOf(session.task.actions)[it.action]} ${session.task.actions[it.action]}`), ` (${by})`);
   expected.draw(session.task, it, session.demonstrating && role === "controller");
   heat.at(it.state);
