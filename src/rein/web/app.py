@@ -105,7 +105,9 @@ def bind(host: str, port: int) -> socket.socket:
     Raises   UserError when the port is taken, or the host is none of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol by its name: asyncio sends at once (TCP_NODELAY) only on sockets that say they are TCP, and without
+    # that a press's answer waits up to 40 ms for the page's next acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
