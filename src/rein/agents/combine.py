@@ -33,20 +33,9 @@ Combination = Literal[
     "control-sharing",
     "potential-shaping",
 ]
-Technique = Literal[
-    "tamer",
-    "sarsa",
-    "reward-shaping",
-    "feature-augmentation",
-    "q-initialisation",
-    "q-augmentation",
-    "extra-action",
-    "action-biasing",
-    "control-sharing",
-    "potential-shaping",
-]
+Technique = Literal["tamer", "sarsa", Combination]  # tamer: Ĥ alone; sarsa: the environment's reward alone
 COMBINATIONS: tuple[str, ...] = get_args(Combination)
-TECHNIQUES: tuple[str, ...] = get_args(Technique)  # tamer: Ĥ alone; sarsa: the environment's reward alone
+TECHNIQUES: tuple[str, ...] = get_args(Technique)
 ANNEALED = ("reward-shaping", "action-biasing", "control-sharing")
 SIMULTANEOUS = ANNEALED  # those whose weight the eligibility module can set from one moment to the next
 
