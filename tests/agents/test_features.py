@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from rein.agents.features import RBF, Fourier, OneHot, Tiles, lattice, normalised, products
+from rein.agents.features import RBF, Fourier, OneHot, Tiles, normalised, products
 from rein.agents.human_model import Linear
 from rein.agents.lesson import LessonConfig, make_influence, make_model, make_rl
 from rein.agents.tasks import make_features, make_task
@@ -176,11 +176,6 @@ def test_equal_weights_give_equal_values_to_the_last_bit():
         values = products(np.tile(row, (5, 1)), phi_F)
         assert len(set(values.tolist())) == 1
         assert values[0] == pytest.approx(float(row @ phi_F))
-
-
-def test_a_lattice_covers_the_box_with_the_last_dimension_varying_fastest():
-    points = lattice([0.0, -1.0], [1.0, 1.0], 3)
-    assert points.tolist() == [[x, y] for x in (0.0, 0.5, 1.0) for y in (-1.0, 0.0, 1.0)]
 
 
 def test_every_kind_says_what_it_is():

@@ -9,7 +9,6 @@ All features but the constant one lie in [0, 1], because the eligibility module 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Protocol
@@ -243,15 +242,6 @@ def normalised(features: Features, phi_F: Vector) -> Vector:
     Source   released code, HInfluence.linearNormFeats.
     """
     return phi_F if features.n_bias == 0 else np.append(phi_F[: -features.n_bias], [0.0] * features.n_bias)
-
-
-def lattice(low: Sequence[float] | Vector, high: Sequence[float] | Vector, n: int) -> Vector:
-    """n × … × n points over a box, the last dimension varying fastest: where maps are drawn.
-
-    Shapes   returns (n ** dimensions, dimensions).
-    """
-    axes = [np.linspace(a, b, n) for a, b in zip(low, high, strict=True)]
-    return np.array(list(itertools.product(*axes)))
 
 
 def _check_bounds(low: Vector, high: Vector, what: str) -> None:

@@ -5,46 +5,25 @@ Flow     a task → SARSA(λ) step by step beside a lesson, and the band that ma
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from rein.agents.features import Vector
-from rein.agents.lesson import EnvironmentWorld, LessonConfig, make_rl
+from rein.agents.lesson import EnvironmentWorld, Lesson, LessonConfig
 from rein.agents.tasks import make_task
 
 BAND_RUNS, BAND_EPISODES = 40, 60
 
 
-class PlainRL:
-    """SARSA(λ) on a world of its own, one step for each of the lesson's: what becomes of an agent without a teacher."""
+def plain_lesson(config: LessonConfig) -> Lesson:
+    """The same task with nobody to teach: a lesson of SARSA(λ) alone, on a world of its own.
 
-    def __init__(self, config: LessonConfig) -> None:
-        self.task = make_task(config.task, low=config.low, high=config.high)
-        self.agent = make_rl(config, self.task, np.random.default_rng([config.seed, 3]), None)
-        self.world = EnvironmentWorld(self.task, config.seed)
-        self.returns: list[tuple[float, int]] = []
-        self._observation: Vector | None = None
-        self._reward: float | None = None
-        self._total, self._i = 0.0, 0
-
-    def tick(self) -> tuple[Vector, float, int, str | None]:
-        """One step: the state it led to, the return so far, the episode (from 1), and whether it ended."""
-        if self._observation is None:
-            self._observation, self._reward = self.world.reset(), None
-            self._total, self._i = 0.0, 0
-        decision = self.agent.begin_step(0, self._observation, 0.0, reward=self._reward)
-        after, reward, terminated, truncated = self.world.step(decision.action)
-        self._total, self._i = self._total + reward, self._i + 1
-        ended = "terminated" if terminated else "truncated" if truncated else None
-        if ended:
-            self.agent.end_episode(reward, after, terminated=terminated)
-            self.returns.append((self._total, self._i))
-            self._observation = self._reward = None
-        else:
-            self._observation, self._reward = after, reward
-        episode = len(self.returns) + (0 if ended else 1)
-        return after, self._total, episode, ended
+    Raises   UserError when the task has no features to learn over.
+    """
+    alone = dataclasses.replace(config, technique="sarsa", h_model="linear", h_load=None)
+    task = make_task(config.task, low=config.low, high=config.high)
+    return Lesson(alone, task, EnvironmentWorld(task, config.seed))
 
 
 def sarsa_band(name: str) -> dict[str, Any] | None:
@@ -68,7 +47,7 @@ def sarsa_band(name: str) -> dict[str, Any] | None:
 
 
 def _returns(name: str, seed: int) -> list[float]:
-    plain = PlainRL(LessonConfig(name, seed=seed))
-    while len(plain.returns) < BAND_EPISODES:
-        plain.tick()
-    return [total for total, _ in plain.returns]
+    lesson = plain_lesson(LessonConfig(name, seed=seed))
+    while len(lesson.returns) < BAND_EPISODES:
+        lesson.tick(lesson.k * lesson.step_s())
+    return [total for total, _ in lesson.returns]

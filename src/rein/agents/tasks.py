@@ -287,9 +287,6 @@ def _bounds(space: gym.Space[Any], name: str) -> tuple[Vector, Vector, tuple[int
     )
 
 
-FEATURES = ("auto", "rbf", "tiles", "fourier", "table")
-
-
 def make_features(task: Task, kind: str, seed: int = 0) -> Features:
     """The features of a task: `auto` takes the papers' where there are some, else what its observations allow.
 

@@ -40,7 +40,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from rein import __version__
 from rein.agents.lesson import Lesson, LessonConfig, Shown
 from rein.agents.lesson_files import finish_lesson, open_lesson, resume_lesson
-from rein.agents.plain import PlainRL, sarsa_band
+from rein.agents.plain import plain_lesson, sarsa_band
 from rein.agents.simulation import TrainerConfig, make_trainer, trainer_name
 from rein.agents.tamer_rl import TamerRL
 from rein.agents.tasks import Task, make_task
@@ -144,12 +144,12 @@ def _refuse_other_settings(config: PlayConfig) -> None:
         raise UserError(f"--resume goes on with that lesson's own settings, but {flags} was given.", "Leave it out.")
 
 
-def plain_beside(config: LessonConfig) -> PlainRL | None:
+def plain_beside(config: LessonConfig) -> Lesson | None:
     """Plain RL for the same task; None, and a line that says why, where it has no features to learn over."""
     if config.pixels:
         return None
     try:
-        return PlainRL(config)
+        return plain_lesson(config)
     except UserError as error:
         print(f"plain RL          is not shown beside: {error.problem}")
         return None
@@ -173,7 +173,7 @@ class Classroom:
 
     def __init__(
         self, lesson: Lesson, log: RecordWriter, out: Path, config: PlayConfig, trainer: SimulatedTrainer | None,
-        plain: PlainRL | None, *, began_s: float = 0.0,
+        plain: Lesson | None, *, began_s: float = 0.0,
     ) -> None:  # fmt: skip
         self.lesson, self.log, self.out, self.config, self.trainer = lesson, log, out, config, trainer
         self.task: Task = lesson.task
@@ -292,7 +292,7 @@ class Classroom:
             "h": None if decision.h_A is None else _plain(decision.h_A),
             "q": None if decision.q_A is None else _plain(decision.q_A),
             "h_weight": None if weights is None or self.lesson.tamer is None else float(weights[action]),
-            "plain": self._plain_step(),
+            "plain": self._plain_step(t),
         }  # fmt: skip
         frame = self._frame(shown.k) if self.task.draw == "frames" else None
         self._steps.append(message)
@@ -305,11 +305,11 @@ class Classroom:
             self.lesson.set_training(True, t)
         return shown
 
-    def _plain_step(self) -> dict[str, Any] | None:
+    def _plain_step(self, t: float) -> dict[str, Any] | None:
         if self._plain is None:
             return None
-        state, total, episode, ended = self._plain.tick()
-        return {"state": _plain(state), "return": total, "episode": episode, "ended": ended}
+        shown = self._plain.tick(t)
+        return {"state": _plain(shown.state), "return": shown.total, "episode": shown.episode, "ended": shown.ended}
 
     def _after_tick(self, message: dict[str, Any], frame: bytes | None, shown: Shown) -> None:
         if frame is not None:
