@@ -22,9 +22,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 from rein.cli import COMMANDS
 from rein.config import flag_of
 from rein.run import METRICS
+from rein.text.recipe import Decontamination, NearDuplicates, Quality, Recipe, Source
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- Written by `make docs`; change the program, not this page. -->"
+
+HEAD = ("Setting", "Type", "Default", "Unit", "Papers", "What it is")
 
 # Why each dependency is here. One that pyproject.toml does not name, or one without a reason, is an error.
 WHY = {
@@ -35,11 +38,21 @@ WHY = {
     "tiktoken": "OpenAI's own BPE: every encoding can be checked against it, and it encodes where gigatoken cannot",
     "regex": "`\\p{L}` and `\\p{N}`, which GPT-2's pattern needs and `re` lacks, for the BPE one can read",
     "pyarrow": "Parquet in and out, which most public text comes in",
+    "daft": "carries the partitions of the text pipeline to processes here, or to a Ray cluster, with one code",
+    "resiliparse": "text out of HTML, a page in a millisecond; encodings as browsers know them",
+    "fastwarc": "records, HTTP headers and content encodings of Common Crawl's archives",
+    "trafilatura": "text out of HTML, precisely: of the maintained extractors the one that errs least",
+    "lxml-html-clean": "the part of lxml that trafilatura needs and lxml 6 no longer has",
+    "py3langid": "language identification whose model comes with the package, so that nothing is downloaded",
+    "threadpoolctl": "one thread for the classifier's search, so that its sums have the same bits on every machine",
+    "mmh3": "an independent murmur3, to hold the compiled features to",
+    "ray": "the cluster that `rein text build --ray` runs on",
+    "datasets": "Hugging Face datasets by name",
     "jinja2": "HTML reports whose values are escaped by default",
     "rich": "progress on a terminal",
     "gymnasium": "the interface of environments, and the environments themselves",
     "numba": "compiles the papers' experiments: millions of SARSA(λ) steps a second, without a compiler on the machine",
-    "scipy": "the gamma density of a trainer's delay, quantiles of t for the bands of the figures",
+    "scipy": "the gamma density of a trainer's delay, quantiles of t, the search of logistic regression",
     "matplotlib": "the papers' figures as SVG and PNG",
     "starlette": "the web application: routes, WebSockets, static files",
     "uvicorn": "serves it",
@@ -105,6 +118,8 @@ def type_name(hint: Any) -> str:
         return f"list of {type_name(get_args(hint)[0])}"
     if get_origin(hint) is Literal:
         return " or ".join(str(choice) for choice in get_args(hint))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return f"`{hint.__name__}`"
     return {int: "whole number", float: "number", str: "text", bool: "yes or no", Path: "path"}[hint]
 
 
@@ -130,7 +145,7 @@ def commands_page() -> str:
         for group in dict.fromkeys(setting.group for setting in known):
             rows_of = [row(setting) for setting in known if setting.group == group]
             parts.append(f"### {group.capitalize()} of `rein {command.name}`")
-            parts.append(table(("Setting", "Type", "Default", "Unit", "Papers", "What it is"), rows_of))
+            parts.append(table(HEAD, rows_of))
     return "\n\n".join(parts) + "\n"
 
 
@@ -139,6 +154,30 @@ def row(setting: Setting) -> tuple[str, ...]:
     default = "required" if setting.required else code(setting.default)
     flag = f"`{setting.flag}`, `--no-{setting.flag[2:]}`" if setting.type.startswith("yes") else f"`{setting.flag}`"
     return (flag, setting.type, default, setting.unit, setting.paper, setting.help)
+
+
+def recipes_page() -> str:
+    """Every part of a recipe, and its settings."""
+    text = (
+        "A recipe says which text a corpus is made of, and what is done to it: `rein text build recipe.py`, where the "
+        "file sets `recipe = Recipe(...)`, or `rein text build recipe.json` with the same as plain data. "
+        "[How to build a corpus](../how-to/build-a-corpus.md) has one that runs."
+    )
+    parts = ["# Recipes", NOTE, text]
+    for part in (Recipe, Source, Quality, NearDuplicates, Decontamination):
+        rows = [
+            (
+                f"`{one.name}`",
+                one.type,
+                "required" if one.required else code(one.default),
+                one.unit,
+                one.paper,
+                one.help,
+            )
+            for one in settings(part)
+        ]
+        parts += [f"## `{part.__name__}`", inspect.getdoc(part) or "", table(HEAD, rows)]
+    return "\n\n".join(parts) + "\n"
 
 
 def metrics_page() -> str:
@@ -220,7 +259,12 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
-PAGES = {"commands.md": commands_page, "metrics.md": metrics_page, "dependencies.md": dependencies_page}
+PAGES = {
+    "commands.md": commands_page,
+    "recipes.md": recipes_page,
+    "metrics.md": metrics_page,
+    "dependencies.md": dependencies_page,
+}
 
 
 def main() -> None:

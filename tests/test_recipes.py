@@ -1,6 +1,7 @@
 """The recipes say what the papers say, and the demo keeps its time, its plan and its promises."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -14,9 +15,13 @@ from rein.recipes.demo import DemoConfig, demo, plan, settings, tokens_per_s
 from rein.recipes.gpt1 import gpt1
 from rein.recipes.gpt2_124m import gpt2_124m
 from rein.recipes.gpt3_125m import gpt3_125m
+from rein.recipes.gpt3_text import recipe as gpt3_text
 from rein.recipes.tamer_rl_sequential import sequential
 from rein.recipes.tamer_rl_simultaneous import simultaneous
+from rein.recipes.webtext import recipe as webtext
 from rein.run import read_rows
+from rein.text import contamination
+from rein.text.mixture import Mixture
 from rein.text.shards import Shards
 from rein.train.pretrain import _learning_rate
 
@@ -49,6 +54,25 @@ def test_gpt3(tmp_path):
     assert sizes == [32_768, 524_288]
     assert _learning_rate(config, 375_000_000, 0) == pytest.approx(6e-4)
     assert _learning_rate(config, 299_000_000_000, 0) == pytest.approx(6e-5)
+
+
+def test_webtext():
+    (source,) = webtext.sources
+    assert (source.min_score, source.until, source.extract) == (3, "2017-12-31", "union")
+    assert (webtext.n_vocab, webtext.decontamination, webtext.quality) == (50257, None, None)
+
+
+def test_gpt3_text():
+    table = Mixture.from_weights(
+        {source.name: 1 for source in gpt3_text.sources},
+        {source.name: source.weight for source in gpt3_text.sources},
+    )
+    assert [round(100 * share, 1) for share in table.shares.values()] == [59.4, 21.8, 7.9, 7.9, 3.0]
+    assert gpt3_text.rank("webtext2") < gpt3_text.rank("common-crawl")
+    assert gpt3_text.quality.alpha == 9
+    assert contamination.Rules() == contamination.Rules(
+        **{key: value for key, value in asdict(gpt3_text.decontamination).items() if key != "against"}
+    )
 
 
 def test_tamer_rl_sequential(tmp_path):

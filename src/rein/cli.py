@@ -40,7 +40,8 @@ COMMANDS = (
     Command("demo", "rein.recipes.demo:demo", "text on this machine → BPE → a GPT → samples and a report"),
     Command("text build", "rein.text.build:build", "collect documents, split, tokenise: token shards"),
     Command("text show", "rein.text.show:show", "what a corpus holds, and some of its documents"),
-    Command("text export", "rein.text.export:export", "token shards as nanoGPT's train.bin and val.bin"),
+    Command("text mixture", "rein.text.mixture:mixture", "how much a run reads of each source of a corpus"),
+    Command("text export", "rein.text.export:export", "a corpus in the files of nanoGPT, Megatron-LM or Parquet"),
     Command("bpe train", "rein.bpe.commands:train", "learn a vocabulary from text"),
     Command("bpe encode", "rein.bpe.commands:encode", "text in, token ids out"),
     Command("bpe decode", "rein.bpe.commands:decode", "token ids in, text out"),
@@ -52,7 +53,7 @@ COMMANDS = (
     Command("tamer replay", "rein.agents.replay:replay", "live a recorded lesson again, or learn from it anew"),
     Command("tamer evaluate", "rein.agents.replay:evaluate", "how good it is to do what the trainer would praise"),
     Command("tamer compare", "rein.agents.compare:compare", "technique × weight × task over many seeds, with figures"),
-    Command("report", "rein.report.page:report", "write a run's report.html anew"),
+    Command("report", "rein.text.report:report", "write the report.html of a run or a corpus anew"),
 )
 
 

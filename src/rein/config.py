@@ -2,7 +2,8 @@
 
 A command's settings are one frozen dataclass whose fields are made with `setting`. From that one
 declaration come the flags with their `--help`, the JSON file that a run folder keeps (`config.json`, itself
-a valid `--config`), and the Python object. An unknown key is an error with a suggestion, never ignored.
+a valid `--config`), and the Python object. A class that is only read from files may hold others (recipe.py). An
+unknown key is an error with a suggestion, never ignored.
 Order of precedence: the defaults, then the JSON file, then the flags.
 """
 
@@ -239,6 +240,12 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     kind, optional = _strip_optional(hint)
     if value is None and optional:
         return None
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if isinstance(value, kind):
+            return value
+        if isinstance(value, dict):
+            return _build(kind, _checked(kind, value, where), where)
+        raise UserError(f"{where} is {value!r}, but an object of settings is expected.", "Correct the value.")
     if get_origin(kind) is Literal:
         if any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
             return value
@@ -246,7 +253,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         raise UserError(f"{where} is {value!r}.", suggestion(str(value), names))
     if get_origin(kind) is tuple:
         if isinstance(value, list | tuple):
-            return tuple(_coerce(item, get_args(kind)[0], where) for item in value)
+            return tuple(_coerce(item, get_args(kind)[0], f"{where}[{i}]") for i, item in enumerate(value))
     elif kind is Path:
         if isinstance(value, str | Path):
             return Path(value)
@@ -290,6 +297,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
     return value
 
 

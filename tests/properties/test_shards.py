@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -10,21 +11,23 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rein.text.shards import Shards, ShardWriter
+from rein.text.shards import Shards, cut, write_shard
 
 
 def write_corpus(folder: Path, documents, *, n_vocab: int, shard_tokens: int, split: str = "train") -> None:
     """The shards of `documents` and the least manifest that a reader needs; each id stands for one byte."""
-    with ShardWriter(
-        folder, split, n_vocab=n_vocab, eot_id=n_vocab - 1, shard_tokens=shard_tokens, finished=[]
-    ) as writer:
-        for ids in documents:
-            writer.append(np.array(ids, dtype=np.uint32), len(ids))
+    rows = [np.array([*ids, n_vocab - 1], dtype=np.uint32) for ids in documents]
+    sizes = np.array([(len(row), len(row) - 1) for row in rows], dtype=np.int64)
+    bounds = [*cut(sizes[:, 0], shard_tokens).tolist(), len(rows)]
+    records = [
+        write_shard(folder, f"{split}-{number:05d}", sizes[first:end], rows[first:end], n_vocab)
+        for number, (first, end) in enumerate(itertools.pairwise(bounds))
+    ]
     manifest = {
         "format": "rein-corpus",
         "version": 1,
         "tokenizer": {"n_vocab": n_vocab, "eot_id": n_vocab - 1},
-        "splits": {split: {"shards": writer.finished}},
+        "splits": {split: {"shards": records}},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
 

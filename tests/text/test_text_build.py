@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from rein import config as settings
+from rein.bpe import trainer
 from rein.bpe.byte_level import ByteLevelBPE
 from rein.bpe.tokenizer import load_tokenizer
 from rein.errors import UserError
-from rein.text import build as build_module
+from rein.text import pipeline, pydocs
 from rein.text.build import BuildConfig, build
-from rein.text.pydocs import PyDocs
 from rein.text.shards import Shards, read_manifest
 from rein.text.store import read_documents
 
@@ -44,11 +44,11 @@ def documents_of(corpus: Path, split: str):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a corpus but the lock, and the config, which names the folder itself."""
+    """Every file of a corpus but the lock, and the config and the report, which name the folder itself."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("build.lock", "config.json")
+        if path.is_file() and path.name not in ("build.lock", "config.json", "report.html")
     }
 
 
@@ -85,8 +85,8 @@ def test_everything_that_came_in_is_kept_or_dropped_with_a_reason(tmp_path, byte
     train, heldout = documents_of(corpus, "train"), documents_of(corpus, "heldout")
     assert sorted(document.text for document in train + heldout) == sorted(texts)
     assert len(train) > len(heldout) > 0
-    assert {document.license for document in train} == {"CC0-1.0"}
-    assert [sum(p["documents"].values()) for p in manifest["packages"]] == [60]
+    assert {document.metadata["license"] for document in train} == {"CC0-1.0"}
+    assert [sum(about["documents"].values()) for about in manifest["origins"]] == [60]
     for split, documents in (("train", train), ("heldout", heldout)):
         shards = Shards(corpus, split)
         shards.verify()
@@ -155,7 +155,7 @@ def test_a_sample_for_the_vocabulary_is_spread_over_the_corpus(tmp_path):
     every = -(-manifest["splits"]["train"]["bytes"] // 1_000_000)
     assert every > 1
     train = [document.text for document in documents_of(out, "train")]
-    expected = build_module.trainer.train(train[::every], 300, max_bytes=1_000_000)
+    expected = trainer.train(train[::every], 300, max_bytes=1_000_000)
     assert expected.sha256() == manifest["tokenizer"]["sha256"]
 
 
@@ -180,15 +180,19 @@ def test_packages_are_held_out_whole(tmp_path, byte_tokenizer, monkeypatch):
         (info / "RECORD").write_text(f"pkg{i}.py,,\n")
         code = f'"""Package {i} has a docstring."""\ndef f():\n    """Its function, number {i}, has one too."""'
         (site / f"pkg{i}.py").write_text(code)
-    monkeypatch.setattr(build_module, "PyDocs", lambda min_chars: PyDocs(min_chars, [str(site)]))
+    packages = pydocs.installed_packages
+    monkeypatch.setattr(pydocs, "installed_packages", lambda path: packages([str(site)]))
     monkeypatch.setattr("rein.text.pydocs.sysconfig.get_path", lambda name: str(site / "nothing"))
     out = tmp_path / "corpus"
     build(BuildConfig(out=out, heldout_frac=0.2, min_chars=10, tokenizer=byte_tokenizer))
-    train, heldout = ({d.package for d in documents_of(out, split)} for split in ("train", "heldout"))
+    train, heldout = ({d.metadata["package"] for d in documents_of(out, split)} for split in ("train", "heldout"))
     assert not train & heldout
     assert len(train | heldout) == 12
     assert 2 <= len(heldout) <= 3
-    assert not list((out / "documents").glob("pool*"))
+    assert {path.name for path in out.iterdir()} == {
+        "build.lock", "config.json", "recipe.json", "report.json", "report.html", "manifest.json", "tokenizer.json",
+        "documents", "train-00000.bin", "train-00000.idx", "heldout-00000.bin", "heldout-00000.idx",
+    }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ once, and resumed
@@ -267,12 +271,12 @@ def test_two_builds_do_not_meet(tmp_path, jsonl):
 
 def test_what_is_missing_of_an_unfinished_build_is_said(tmp_path, jsonl, byte_tokenizer, monkeypatch):
     config = BuildConfig((jsonl,), source="jsonl", out=tmp_path / "corpus", heldout_frac=0.3, tokenizer=byte_tokenizer)
-    monkeypatch.setattr(build_module, "_tokenise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(pipeline, "_tokenise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build(config)
     monkeypatch.undo()
-    (tmp_path / "corpus" / "documents" / "train-00000.parquet").unlink()
-    with pytest.raises(UserError, match=r"train-00000.parquet cannot be read"):
+    (tmp_path / "corpus" / "work" / "assembling" / "input-00000.train.parquet").unlink()
+    with pytest.raises(UserError, match=r"input-00000.train.parquet cannot be read"):
         build(config)
 
 
@@ -282,13 +286,16 @@ def test_what_is_missing_of_an_unfinished_build_is_said(tmp_path, jsonl, byte_to
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"paths": (Path("essays"),)}, "--source pydocs reads the installed packages, but essays is given"),
-        ({"source": "folder"}, "--source folder needs at least one path"),
+        ({"paths": (Path("essays"),)}, r"\(pydocs\) reads the installed packages, but essays is given"),
+        ({"source": "folder"}, r"\(folder\) needs at least one path"),
         ({"heldout_frac": 1.0}, "--heldout-frac is 1.0"),
         ({"heldout_frac": -0.1}, "--heldout-frac is -0.1"),
         ({"tokenizer": Path("a.json"), "n_vocab": 300}, "--n-vocab 300 and --tokenizer a.json are both given"),
-        ({"max_documents": 0}, "--max-documents is 0, but it must be above 0"),
-        ({"max_mb": -1.0}, "--max-mb is -1.0, but it must be above 0"),
+        ({"max_documents": 0}, "max_documents is 0, but it must be above 0"),
+        ({"max_mb": -1.0}, "max_mb is -1.0, but it must be above 0"),
+        ({"workers": 0}, "--workers is 0"),
+        ({"threshold": 1.5}, "threshold is 1.5"),
+        ({"paths": (Path("recipe.py"),), "seed": 3}, "--seed is given beside the recipe recipe.py"),
         ({"shard_tokens": 2**31}, "--shard-tokens is 2147483648, but it must be from 1 to 2,147,483,647"),
         ({"tokenizer_mb": 3000}, "--tokenizer-mb is 3000, but it must be from 1 to 2,147"),
     ],
@@ -350,8 +357,9 @@ def test_killed_in_every_stage_and_resumed_it_gives_the_same_bytes(tmp_path, job
     subprocess.run([*job, "--out", tmp_path / "whole"], check=True, **quiet)
     rng = random.Random(0)
     killed = 0
-    for sign in ("stages.json", "documents/*.part", "documents/train-*.parquet", "tokenizer.json", "train-*.part",
-                 "train-00001.bin", "train-00004.bin", "heldout-*"):  # fmt: skip
+    for sign in ("config.json", "work/reading/*.parquet", "work/fingerprints/*.keys.npy", "work/duplicate-ids/*.npy",
+                 "work/candidate-pairs/*.npy", "work/assembling/*.train.parquet", "work/learning*/tokenizer.json",
+                 "work/tokenising/*.tokens", "train-00001.bin", "train-00004.bin", "heldout-*"):  # fmt: skip
         process = subprocess.Popen([*job, "--out", tmp_path / "killed"], start_new_session=True, **quiet)
         while process.poll() is None and not list((tmp_path / "killed").glob(sign)):
             time.sleep(0.001)
@@ -360,7 +368,7 @@ def test_killed_in_every_stage_and_resumed_it_gives_the_same_bytes(tmp_path, job
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # with the trainer that it may have started
         process.wait()
-    assert killed >= 5
+    assert killed >= 8
     subprocess.run([*job, "--out", tmp_path / "killed"], check=True, **quiet)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert len(list((tmp_path / "whole").glob("*.bin"))) > 5
@@ -369,7 +377,7 @@ def test_killed_in_every_stage_and_resumed_it_gives_the_same_bytes(tmp_path, job
 def test_interrupted_it_says_so_and_leaves_no_half_file(tmp_path, job, environment):
     out = tmp_path / "corpus"
     process = subprocess.Popen([*job, "--out", out], env=environment, stderr=subprocess.PIPE, text=True)
-    while not list(out.glob("documents/*.part")):
+    while not list(out.glob("work/reading/*.part")):
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
@@ -377,13 +385,16 @@ def test_interrupted_it_says_so_and_leaves_no_half_file(tmp_path, job, environme
     assert process.returncode == 130
     assert "Interrupted" in error
     assert "Traceback" not in error
-    assert {path.name for path in out.rglob("*")} <= {"build.lock", "config.json", "stages.json", "documents"}
+    assert {path.name for path in out.rglob("*")} <= {
+        "build.lock", "config.json", "recipe.json", "work", "reading", "stage.json"
+    }  # fmt: skip
 
 
 def test_a_full_disk_is_said_and_damages_nothing(tmp_path, byte_tokenizer, environment):
     path, out = write_jsonl(tmp_path / "input.jsonl", 12_000, words=60), tmp_path / "corpus"
-    job = rein(path, "--source", "jsonl", "--tokenizer", byte_tokenizer, "--out", out)
-    for limit, hit in ((100_000, "documents/"), (3_000_000, "train-00000")):
+    words = ["--source", "jsonl", "--tokenizer", byte_tokenizer, "--near-duplicates", "off", "--out", out]
+    job = rein(path, *words)
+    for limit, hit in ((100_000, "work/reading"), (3_000_000, "work/tokenising")):
 
         def limited(limit: int = limit) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -395,11 +406,12 @@ def test_a_full_disk_is_said_and_damages_nothing(tmp_path, byte_tokenizer, envir
         assert not list(out.rglob("*.part"))
         assert not list(out.glob("*.bin"))
         assert not (out / "manifest.json").exists()
-    before = {path: path.stat().st_mtime_ns for path in out.glob("documents/*.parquet")}
+    before = {path: path.stat().st_mtime_ns for path in out.glob("work/assembling/*.parquet")}
     assert len(before) == 2
+    kept = {path.stat().st_ino for path in before}
     subprocess.run(job, env=environment, capture_output=True, check=True)
     Shards(out, "train").verify()
-    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert kept == {path.stat().st_ino for path in out.glob("documents/*.parquet")}  # made before, and not again
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path, environment):

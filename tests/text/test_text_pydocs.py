@@ -11,6 +11,8 @@ import pytest
 from rein.text import pydocs
 from rein.text.documents import Document, Dropped
 from rein.text.pydocs import PyDocs, license_of
+from rein.text.recipe import Source
+from rein.text.sources import read_all
 
 PROSE = "is described at some length here, so that it is kept as prose."
 
@@ -42,10 +44,8 @@ def installation(tmp_path, monkeypatch):
 
 
 def read(installation, min_chars=40):
-    source = PyDocs(min_chars, [str(installation.site)])
-    items = list(source)
-    assert source.done == source.total
-    documents = {item.object: item for item in items if isinstance(item, Document)}
+    items = list(read_all(PyDocs(Source("pydocs", "pydocs", min_chars=min_chars), [str(installation.site)])))
+    documents = {item.metadata["object"]: item for item in items if isinstance(item, Document)}
     return documents, {item.id: item.reason for item in items if isinstance(item, Dropped)}
 
 
@@ -94,11 +94,13 @@ with open("x") as f:
         id="shapes:shapes/round.py:3",
         text=f"The area\n    {PROSE}\n\nLast line.",
         source="pydocs",
-        package="shapes",
-        version="1.5",
-        license="MIT",
-        object="shapes.round.area",
-        path="shapes/round.py",
+        metadata={
+            "package": "shapes",
+            "version": "1.5",
+            "license": "MIT",
+            "object": "shapes.round.area",
+            "path": "shapes/round.py",
+        },
     )
 
 
@@ -110,8 +112,8 @@ def test_the_standard_library_comes_first_with_its_topics(installation):
     documents, _ = read(installation)
     assert list(documents) == ["abc", "topics.if", "aaa"]
     assert documents["topics.if"].text == f"The if statement {PROSE}"
-    assert documents["abc"].license == "PSF-2.0"
-    assert documents["abc"].version == platform.python_version()
+    assert documents["abc"].metadata["license"] == "PSF-2.0"
+    assert documents["abc"].metadata["version"] == platform.python_version()
 
 
 def test_what_is_left_out_has_a_reason(installation):
@@ -164,8 +166,8 @@ def test_generated_repeats_are_dropped(installation):
 
 def test_reading_twice_gives_the_same(installation):
     installation("pkg", "a.py", f'"""A module {PROSE}"""')
-    source = PyDocs(40, [str(installation.site)])
-    assert list(source) == list(source)
+    source = PyDocs(Source("pydocs", "pydocs"), [str(installation.site)])
+    assert list(read_all(source)) == list(read_all(source))
 
 
 def test_copyright_lines_are_cut_off(installation):
@@ -215,9 +217,9 @@ def test_the_licence_field(fields, expected):
 
 
 def test_the_real_installation_is_read():
-    source = PyDocs(40)
-    items = iter(source)
+    source = PyDocs(Source("pydocs", "pydocs"))
+    items = read_all(source)
     documents = [item for item in (next(items) for _ in range(300)) if isinstance(item, Document)]
     assert len(documents) > 50
-    assert {document.package for document in documents} == {"python"}
+    assert {document.metadata["package"] for document in documents} == {"python"}
     assert any(package.name == "numpy" and package.license for package in pydocs.installed_packages())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rein.errors import UserError
-from rein.text.shards import Shards, ShardWriter, open_tokens, read_manifest
+from rein.text.shards import Shards, cut, open_tokens, read_manifest, write_shard
 
 
 def edit_manifest(corpus, change):
@@ -133,7 +133,7 @@ def test_no_corpus(tmp_path):
         Shards(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"not a corpus: it has no manifest.json"):
         Shards(tmp_path)
-    (tmp_path / "stages.json").write_text("{}")
+    (tmp_path / "work").mkdir()
     with pytest.raises(UserError, match="is not finished"):
         Shards(tmp_path)
 
@@ -173,25 +173,16 @@ def test_tokens_of_other_programs(tmp_path):
         open_tokens(path)
 
 
-def test_a_writer_refuses_ids_that_would_wrap(tmp_path):
-    with (
-        pytest.raises(AssertionError, match="token id 65536"),
-        ShardWriter(tmp_path, "train", n_vocab=300, eot_id=299, shard_tokens=9, finished=[]) as writer,
-    ):
-        writer.append(np.array([65536], dtype=np.uint32), 1)
+def test_ids_that_would_wrap_are_refused_and_leave_nothing(tmp_path):
+    sizes = np.array([[1, 1]])
+    with pytest.raises(AssertionError, match="token id 65536"):
+        write_shard(tmp_path, "train-00000", sizes, [np.array([65536], dtype=np.uint32)], 300)
+    with pytest.raises(AssertionError, match="2 tokens, but the documents have 1"):
+        write_shard(tmp_path, "train-00000", sizes, [np.array([1, 2], dtype=np.uint32)], 300)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_while_writing_leaves_finished_shards_only(tmp_path):
-    writer = ShardWriter(tmp_path, "train", n_vocab=300, eot_id=299, shard_tokens=3, finished=[])
-    assert not writer.append(np.array([1, 2], dtype=np.uint32), 2)
-    assert writer.append(np.array([3], dtype=np.uint32), 1)
-    writer._write()
-    assert (tmp_path / "train-00001.bin.part").exists()
-    with pytest.raises(KeyboardInterrupt), writer:
-        raise KeyboardInterrupt
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train-00000.bin", "train-00000.idx"]
-    again = ShardWriter(tmp_path, "train", n_vocab=300, eot_id=299, shard_tokens=3, finished=writer.finished)
-    with again:
-        again.append(np.array([3], dtype=np.uint32), 1)
-    assert [record["bin"] for record in again.finished] == ["train-00000.bin", "train-00001.bin"]
+def test_a_shard_begins_with_the_document_that_would_exceed_the_one_before(tmp_path):
+    assert cut(np.array([3, 3, 3, 3]), 6).tolist() == [0, 2]
+    assert cut(np.array([3, 3, 3, 3]), 6, used=3).tolist() == [1, 3]
+    assert cut(np.array([9, 1, 9]), 6).tolist() == [0, 1, 2]

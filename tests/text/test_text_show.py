@@ -1,14 +1,12 @@
-"""What a person sees of a corpus, and what nanoGPT reads of it."""
+"""What a person sees of a corpus."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from rein.errors import UserError
-from rein.text.export import ExportConfig, export
 from rein.text.shards import Shards
 from rein.text.show import ShowConfig, show
 
@@ -43,10 +41,10 @@ def test_long_documents_are_cut(corpus, capsys):
     assert "word word word" not in out
 
 
-def test_one_package(corpus, capsys):
-    assert "─── train" in shown(capsys, corpus, n=1, package="input.jsonl")
-    with pytest.raises(UserError, match=r"--package 'input' has no document in the split 'train'.\n.*input.jsonl"):
-        show(ShowConfig(corpus, package="input"))
+def test_one_origin(corpus, capsys):
+    assert "─── train" in shown(capsys, corpus, n=1, origin="input")
+    with pytest.raises(UserError, match=r"--origin 'inputs' has no document in the split 'train'.\n.*input"):
+        show(ShowConfig(corpus, origin="inputs"))
 
 
 def test_verify(corpus, capsys):
@@ -60,8 +58,8 @@ def test_verify(corpus, capsys):
 def test_many_packages_are_summed_up(corpus, capsys):
     path = corpus / "manifest.json"
     manifest = json.loads(path.read_text())
-    about = manifest["packages"][0]
-    manifest["packages"] = [{**about, "package": f"p{i}", "documents": {"heldout": 1}} for i in range(20)]
+    about = manifest["origins"][0]
+    manifest["origins"] = [{**about, "package": f"p{i}", "documents": {"heldout": 1}} for i in range(20)]
     path.write_text(json.dumps(manifest))
     out = shown(capsys, corpus, n=0)
     assert "8 more" in out
@@ -72,22 +70,3 @@ def test_damaged_text_is_said(corpus):
     (corpus / "documents" / "train-00000.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="Remove the corpus and build it anew"):
         show(ShowConfig(corpus))
-
-
-def test_export_gives_the_bare_tokens(corpus, tmp_path, capsys):
-    out = tmp_path / "nanogpt"
-    export(ExportConfig(corpus, out=out))
-    for name, split in (("train.bin", "train"), ("val.bin", "heldout")):
-        tokens = np.fromfile(out / name, dtype=np.uint16)
-        assert tokens.tolist() == np.concatenate(list(Shards(corpus, split).iter_documents())).tolist()
-    assert sorted(path.name for path in out.iterdir()) == ["train.bin", "val.bin"]
-    assert "vocab_size = 257" in capsys.readouterr().out
-
-
-def test_export_refuses_ids_that_do_not_fit(corpus, tmp_path):
-    path = corpus / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["tokenizer"]["n_vocab"] = 70_000
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="70,000 entries"):
-        export(ExportConfig(corpus, out=tmp_path / "out"))

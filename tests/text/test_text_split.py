@@ -10,7 +10,7 @@ from rein.text.split import cut_tail, heldout_packages, split_by_id
 
 
 def document(id="a", text="text"):
-    return Document(id, text, "text", "a", "", "", "", "a")
+    return Document(text, id, "mine")
 
 
 @given(st.text(), st.floats(0, 0.99))

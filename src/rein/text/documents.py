@@ -1,12 +1,13 @@
 """What flows through the text pipeline: a document, or the reason why there is none.
 
-A source yields `Document | Dropped`; every later step takes a `Document` and passes it on, or gives back
-a `Dropped`. Both are counted, so that for a finished corpus: items in = documents kept + items dropped.
+A source yields `Document | Dropped`; every later step is a plain function that takes a `Document` and gives
+one back, or a `Dropped`. Both are counted, so that for every step: documents in = documents kept + dropped.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 # Parquet and Arrow hold at most 2 GiB in one value.
 MAX_DOCUMENT_BYTES = 1 << 30
@@ -16,18 +17,17 @@ MAX_DOCUMENT_BYTES = 1 << 30
 class Document:
     """One text, and where it is from.
 
-    `id` is unique in its corpus. `object` is the thing described (a dotted Python name), where there is
-    one; `path` is the file, relative to the package or to the folder that was given.
+    `id` is unique in its corpus; `source` is the recipe's name of where it was read. `url` and `date` (ISO
+    8601) are empty where they are not known. `metadata` has what else is worth keeping, as text: the file's
+    path, the licence, a package and its version, the language, the classifier's score.
     """
 
-    id: str
     text: str
+    id: str
     source: str
-    package: str
-    version: str
-    license: str
-    object: str
-    path: str
+    url: str = ""
+    date: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,9 @@ class Dropped:
 
     id: str
     reason: str
+
+
+Step = Callable[[Document], Document | Dropped]
 
 
 def fault(text: str) -> str | None:

@@ -11,10 +11,10 @@ Left out, each with a counted reason:
     test code                tests speak of bug numbers, not of the thing
     copy of another package  `_vendor` folders: one of the two could be held out
     does not parse as Python
-    short docstring          below `min_chars`: mostly a name, said again
+    short docstring          below the source's `min_chars`: mostly a name, said again
     mostly symbols           fewer than 60% letters and spaces: tables, formulas, escape sequences
-    mostly repeated          at least half of it is paragraphs of earlier docstrings: generated classes, the
-                             asynchronous twin of an API, the same parameters of a hundred functions
+    mostly repeated          at least half of it is paragraphs of the package's earlier docstrings: generated
+                             classes, the asynchronous twin of an API, the same parameters of a hundred functions
 
 Copyright lines are cut off (the licence is a column). Rein's own package is not read. Docstrings of compiled
 code (`len.__doc__`) are in no .py file, so not here.
@@ -30,11 +30,13 @@ import re
 import sysconfig
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from rein.text.documents import Document, Dropped
+from rein.text.recipe import Source
+from rein.text.sources import PARTITION_BYTES, Advance, Partition, size_of
 
 STDLIB = "python"
 _TOPICS = "pydoc_data/topics.py"
@@ -60,31 +62,39 @@ class Package:
 
 
 class PyDocs:
-    """The documents of the standard library and of every installed package; `done` counts files of `total`."""
+    """The documents of the standard library and of every installed package, some packages to a partition."""
 
-    unit = "files"
-
-    def __init__(self, min_chars: int, search_path: list[str] | None = None) -> None:
+    def __init__(self, source: Source, search_path: list[str] | None = None) -> None:
         """`search_path` lists the folders with packages, for tests; by default, Python's own (`sys.path`)."""
-        self._min_chars = min_chars
-        self._packages = installed_packages(search_path)
-        self.total = sum(len(package.files) for package in self._packages)
-        self.done = 0
-        self._paragraphs: set[bytes] = set()  # 8-byte hashes of those met before
+        self._source = source
+        self._search_path = search_path
+        self._paragraphs: set[bytes] = set()  # 8-byte hashes of those met before in the package
 
     def inputs(self) -> list[Path]:
         """None: a corpus keeps what was installed when it was built, and its manifest names the versions."""
         return []
 
-    def __iter__(self) -> Iterator[Document | Dropped]:
-        self.done = 0
-        self._paragraphs.clear()
-        for package in self._packages:
+    def partitions(self) -> list[Partition]:
+        """Whole packages, some megabytes of them at a time."""
+        partitions: list[Partition] = []
+        for package in installed_packages(self._search_path):
+            n_bytes = sum(size_of(package.root / file) for file in package.files)
+            if not partitions or partitions[-1]["bytes"] + n_bytes > PARTITION_BYTES:
+                partitions.append({"packages": [], "bytes": 0})
+            partitions[-1]["packages"].append({**asdict(package), "root": str(package.root)})
+            partitions[-1]["bytes"] += n_bytes
+        return partitions
+
+    def read(self, partition: Partition, advance: Advance) -> Iterator[Document | Dropped]:
+        """The documents, and the files and docstrings that are none."""
+        for about in partition["packages"]:
+            package = Package(**{**about, "root": Path(about["root"])})
+            self._paragraphs.clear()
             if not package.files:
                 yield Dropped(package.name, "package without .py files")
             for file in package.files:
                 yield from self._file(package, file)
-                self.done += 1
+                advance(size_of(package.root / file))
 
     def _file(self, package: Package, file: str) -> Iterator[Document | Dropped]:
         where = f"{package.name}:{file}"
@@ -109,19 +119,11 @@ class PyDocs:
             if reason:
                 yield Dropped(f"{where}:{mark}", reason)
                 continue
-            yield Document(
-                id=f"{where}:{mark}",
-                text=text,
-                source="pydocs",
-                package=package.name,
-                version=package.version,
-                license=package.license,
-                object=name,
-                path=file,
-            )
+            about = {"package": package.name, "version": package.version, "license": package.license}
+            yield Document(text, f"{where}:{mark}", self._source.name, metadata={**about, "object": name, "path": file})
 
     def _not_prose(self, text: str) -> str | None:
-        if len(text) < self._min_chars:
+        if len(text) < self._source.shortest:
             return "short docstring"
         if sum(map(len, _WORDS.findall(text))) < _MIN_PROSE_FRAC * len(text):
             return "mostly symbols"

@@ -1,6 +1,6 @@
 """Token shards: the ids of many documents in a few large files, read through memory maps.
 
-Flow     documents as ids → `ShardWriter` → train-00000.bin, train-00000.idx, … → `Shards` → windows of ids.
+Flow     documents as ids → `write_shard` → train-00000.bin, train-00000.idx, … → `Shards` → windows of ids.
 
 A shard is two files, little-endian:
 
@@ -21,21 +21,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rein.errors import UserError, suggestion, writing
+from rein.errors import UserError, suggestion
 from rein.text.split import SPLITS
+from rein.text.store import whole
 
 MANIFEST = "manifest.json"
-STAGES = "stages.json"  # in its place while a build is not finished
+WORK = "work"  # beside it while a build is not finished
 FORMAT = "rein-corpus"
 FORMAT_VERSION = 1
 MAGIC = 278895051
@@ -43,136 +41,65 @@ MAGIC_UINT16 = 20240520
 VERSION = 1
 HEADER_BYTES = 1024
 MAX_SHARD_TOKENS = 2**31 - 1  # the header counts them in an int32
-_BUFFER_TOKENS = 1 << 20
 
-Ids = npt.NDArray[np.uint32]
+Ints = npt.NDArray[np.int64]
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
 # --------------------------------------------------------------------------------------------------- writing
 
 
-class ShardWriter:
-    """Writes the documents of one split, a new shard where the next document would exceed `shard_tokens`.
+def cut(n_tokens: Ints, shard_tokens: int, *, used: int = 0) -> Ints:
+    """Where a new shard begins among consecutive documents: before one that would exceed `shard_tokens`.
 
-    Files get their names when they are complete and on disk. `finished` has one record per complete shard, as
-    the manifest keeps it; pass those of an earlier start to continue behind them.
+    Shapes   n_tokens (n,) int64, of each document; returns the indices of documents that begin a shard. `used`
+             tokens are in the shard at hand already; 0: the first document begins one.
+    Example  >>> cut(np.array([3, 4, 5, 20, 1]), 10).tolist(), cut(np.array([3, 4]), 10, used=8).tolist()
+             ([0, 2, 3, 4], [0])
     """
-
-    def __init__(
-        self,
-        folder: Path,
-        split: str,
-        *,
-        n_vocab: int,
-        eot_id: int,
-        shard_tokens: int,
-        finished: list[dict[str, Any]],
-    ) -> None:
-        self.finished = finished
-        self._folder, self._split = folder, split
-        self._n_vocab, self._shard_tokens = n_vocab, shard_tokens
-        self._eot = np.array([eot_id], dtype=np.uint32)
-        self._dtype = np.dtype("<u2" if n_vocab <= 1 << 16 else "<u4")
-        self._bin: BinaryIO | None = None
-        self._buffer: list[Ids] = []  # written together: a document is some hundred tokens
-        self._buffered = 0
-        self._offsets = [0]
-        self._bytes = 0
-
-    def append(self, ids: Ids, n_bytes: int) -> bool:
-        """Adds one document of `n_bytes` UTF-8 bytes, and its end-of-text id. True when a shard was finished.
-
-        Raises   UserError when the disk is full.
-        """
-        assert len(ids) < MAX_SHARD_TOKENS, "a document has at most 2³⁰ bytes, so fewer tokens than a shard can count"
-        finishes = self._offsets[-1] > 0 and self._offsets[-1] + len(ids) + 1 > self._shard_tokens
-        if finishes:
-            self.finish_shard()
-        self._buffer += [ids, self._eot]
-        self._buffered += len(ids) + 1
-        self._offsets.append(self._offsets[-1] + len(ids) + 1)
-        self._bytes += n_bytes
-        if self._buffered >= _BUFFER_TOKENS:
-            self._write()
-        return finishes
-
-    def _write(self) -> None:
-        tokens = np.concatenate(self._buffer)
-        assert tokens.max() < self._n_vocab, f"token id {tokens.max()} in a vocabulary of {self._n_vocab}"
-        path = self._path(".bin")
-        with writing(path):
-            if self._bin is None:
-                self._bin = _part(path).open("wb")
-                self._bin.write(bytes(HEADER_BYTES))
-            self._bin.write(tokens.astype(self._dtype).tobytes())
-        self._buffer, self._buffered = [], 0
-
-    def finish_shard(self) -> None:
-        """Completes the shard at hand, if it holds a document.
-
-        Raises   UserError when the disk is full.
-        """
-        if self._buffer:
-            self._write()
-        if self._bin is None:
-            return
-        header = np.zeros(HEADER_BYTES // 4, dtype="<i4")
-        header[:4] = MAGIC, VERSION, self._offsets[-1], self._dtype.itemsize
-        bin_path, idx_path = self._path(".bin"), self._path(".idx")
-        with writing(bin_path):
-            self._bin.seek(0)
-            self._bin.write(header.tobytes())
-            _close_on_disk(self._bin)
-        self._bin = None
-        with writing(idx_path):
-            with _part(idx_path).open("wb") as file:
-                file.write(np.array(self._offsets, dtype="<u8").tobytes())
-                _close_on_disk(file)
-            os.replace(_part(idx_path), idx_path)
-            os.replace(_part(bin_path), bin_path)
-        self.finished.append(
-            {
-                "bin": bin_path.name,
-                "idx": idx_path.name,
-                "tokens": self._offsets[-1],
-                "documents": len(self._offsets) - 1,
-                "bytes": self._bytes,
-                "bin_sha256": file_sha256(bin_path),
-                "idx_sha256": file_sha256(idx_path),
-            }
-        )
-        self._offsets, self._bytes = [0], 0
-
-    def _path(self, suffix: str) -> Path:
-        return self._folder / f"{self._split}-{len(self.finished):05d}{suffix}"
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Completes the last shard; after an error, removes what there is of it."""
-        try:
-            if kind is None:
-                self.finish_shard()
-        finally:
-            if self._bin is not None:
-                with suppress(OSError):  # the buffer may still not fit on the disk
-                    self._bin.close()
-            for suffix in (".bin", ".idx"):
-                _part(self._path(suffix)).unlink(missing_ok=True)
+    begins: list[int] = []
+    for index, count in enumerate(n_tokens.tolist()):
+        if used == 0 or used + count > shard_tokens:
+            begins.append(index)
+            used = 0
+        used += count
+    return np.array(begins, dtype=np.int64)
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+def write_shard(folder: Path, name: str, sizes: Ints, tokens: Iterable[Tokens], n_vocab: int) -> dict[str, Any]:
+    """Writes NAME.bin and NAME.idx; returns their record, as the manifest keeps it.
 
+    Both get their names when they are whole and on disk. `tokens` is what the documents are, put together, in
+    parts of any size, the end-of-text ids included.
 
-def _close_on_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
+    Shapes   sizes (n, 2) int64: tokens and UTF-8 bytes of each document.
+    Raises   UserError when the disk is full.
+    """
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes[:, 0])])
+    assert 0 < offsets[-1] <= MAX_SHARD_TOKENS, f"{offsets[-1]} tokens in one shard"
+    dtype = np.dtype("<u2" if n_vocab <= 1 << 16 else "<u4")
+    header = np.zeros(HEADER_BYTES // 4, dtype="<i4")
+    header[:4] = MAGIC, VERSION, offsets[-1], dtype.itemsize
+    bin_path, idx_path = folder / f"{name}.bin", folder / f"{name}.idx"
+    written = 0
+    with whole(bin_path) as file:
+        file.write(header.tobytes())
+        for part in tokens:
+            assert not len(part) or part.max() < n_vocab, f"token id {part.max()} in a vocabulary of {n_vocab}"
+            file.write(part.astype(dtype, copy=False).tobytes())
+            written += len(part)
+        assert written == offsets[-1], f"{written} tokens, but the documents have {offsets[-1]}"
+    with whole(idx_path) as file:
+        file.write(offsets.astype("<u8").tobytes())
+    return {
+        "bin": bin_path.name,
+        "idx": idx_path.name,
+        "tokens": int(offsets[-1]),
+        "documents": len(sizes),
+        "bytes": int(sizes[:, 1].sum()),
+        "bin_sha256": file_sha256(bin_path),
+        "idx_sha256": file_sha256(idx_path),
+    }
 
 
 def file_sha256(path: Path) -> str:
@@ -293,7 +220,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         if not folder.is_dir():
             raise UserError(f"The corpus {folder} does not exist.", "Build it with `rein text build`.") from None
-        if (folder / STAGES).exists():
+        if (folder / WORK).is_dir():
             raise UserError(
                 f"The corpus {folder} is not finished.", f"Finish it: rein text build --config {folder}/config.json"
             ) from None

@@ -6,7 +6,7 @@ manifest.json → a table          documents/*.parquet → where it is from     
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from rein.errors import UserError, suggestion
 from rein.text.shards import Shards, read_manifest
 from rein.text.store import read_at, read_groups
 
-_PACKAGES = 12
+_ORIGINS = 12
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ShowConfig:
     corpus: Path = setting(help="corpus folder, from `rein text build`", positional=True)
     n: int = setting(3, "documents to show, spread evenly over the split; 0: none")
     split: Literal["train", "heldout"] = setting("train", "where to take them from")
-    package: str | None = setting(None, "take them from this package, or input file or folder, only")
+    origin: str | None = setting(None, "take them from this source or package only")
     max_chars: int = setting(1500, "cut a document behind so many", unit="characters")
     verify: bool = setting(False, "read everything once, and compare it with its checksums")
 
@@ -36,12 +36,12 @@ def show(config: ShowConfig) -> None:
     """Shows what a corpus holds, and some documents: decoded from their tokens, with their origin.
 
     rein text show data/pydocs
-    rein text show data/pydocs --n 10 --split heldout --package click
+    rein text show data/pydocs --n 10 --split heldout --origin click
     rein text show data/pydocs --n 0 --verify
     """
     manifest = read_manifest(config.corpus)
     print(describe(config.corpus, manifest))
-    print(_packages(manifest))
+    print(_origins(manifest))
     if config.verify:
         for split in manifest["splits"]:
             Shards(config.corpus, split).verify()
@@ -59,7 +59,7 @@ def describe(folder: Path, manifest: dict[str, Any]) -> str:
         per_token = counts["bytes"] / max(counts["tokens"] - counts["documents"], 1)  # end-of-text ids are no text
         mb = f"{counts['bytes'] / 1e6:,.2f}"
         rows.append((split, f"{counts['documents']:,}", f"{counts['tokens']:,}", mb, f"{per_token:.2f}"))
-    lines = [f"{folder}: vocabulary {n_vocab:,} ({manifest['tokenizer']['kind']})", "", *_table(rows, "<>>>>")]
+    lines = [f"{folder}: vocabulary {n_vocab:,} ({manifest['tokenizer']['kind']})", "", *table(rows, "<>>>>")]
     n_dropped = manifest["items"] - manifest["kept"]
     lines += ["", f"kept {manifest['kept']:,} of {manifest['items']:,} items, dropped {n_dropped:,}"]
     dropped = [
@@ -69,29 +69,34 @@ def describe(folder: Path, manifest: dict[str, Any]) -> str:
         )
         for reason, about in manifest["dropped"].items()
     ]
-    return "\n".join([*lines, *_table(dropped, "><")])
+    return "\n".join([*lines, *table(dropped, "><")])
 
 
-def _packages(manifest: dict[str, Any]) -> str:
-    packages = sorted(manifest["packages"], key=lambda package: -sum(package["bytes"].values()))
+def _origins(manifest: dict[str, Any]) -> str:
+    origins = sorted(manifest["origins"], key=lambda about: -sum(about["bytes"].values()))
     rows = [("from", "documents", "MB", "split", "licence")]
-    for about in packages[:_PACKAGES]:
-        name = f"{about['package']} {about['version']}".strip()
+    for about in origins[:_ORIGINS]:
         n_documents, n_bytes = sum(about["documents"].values()), sum(about["bytes"].values())
-        splits = " ".join(about["documents"])
-        rows.append((name, f"{n_documents:,}", f"{n_bytes / 1e6:,.1f}", splits, about["license"]))
-    rest = packages[_PACKAGES:]
+        rows.append(
+            (_name(about), f"{n_documents:,}", f"{n_bytes / 1e6:,.1f}", " ".join(about["documents"]), about["license"])
+        )
+    rest = origins[_ORIGINS:]
     if rest:
         n_documents = sum(sum(about["documents"].values()) for about in rest)
         n_bytes = sum(sum(about["bytes"].values()) for about in rest)
         rows.append((f"{len(rest)} more", f"{n_documents:,}", f"{n_bytes / 1e6:,.1f}", "", ""))
-    heldout = [about["package"] for about in packages if "train" not in about["documents"]]
+    heldout = [about["package"] for about in origins if about["package"] and "train" not in about["documents"]]
     licenses: Counter[str] = Counter()
-    for about in packages:
+    for about in origins:
         licenses[about["license"]] += sum(about["bytes"].values())
     licensed = [(f"{n_bytes / 1e6:,.2f} MB", license) for license, n_bytes in licenses.most_common()]
-    lines = ["", *_table(rows, "<>><<"), *([f"held out whole: {', '.join(heldout)}"] if heldout else [])]
-    return "\n".join([*lines, "", "licences", *_table(licensed, "><")])
+    lines = ["", *table(rows, "<>><<"), *([f"held out whole: {', '.join(heldout)}"] if heldout else [])]
+    return "\n".join([*lines, "", "licences", *table(licensed, "><")])
+
+
+def _name(about: Mapping[str, Any]) -> str:
+    """What people call an origin: a package and its version, or a source."""
+    return f"{about['package']} {about['version']}".strip() or str(about["source"])
 
 
 def _documents(config: ShowConfig, manifest: dict[str, Any]) -> None:
@@ -103,25 +108,32 @@ def _documents(config: ShowConfig, manifest: dict[str, Any]) -> None:
         ids = shards.document(index)
         text = tokenizer.decode(ids[:-1])
         head = f"─── {config.split} {index:,}  {document.id}  {len(ids):,} tokens"
-        origin = " · ".join(
-            filter(None, (document.object, f"{document.package} {document.version}".strip(), document.license))
-        )
+        about = document.metadata
+        package = f"{about.get('package', '')} {about.get('version', '')}".strip()
+        names = (document.source, about.get("object"), package, document.url, document.date, about.get("license"))
+        origin = " · ".join(name for name in names if name)
         print(f"\n{head}\n    {origin}\n\n{text[: config.max_chars]}")
         if len(text) > config.max_chars:
             print(f"… {len(text) - config.max_chars:,} more characters")
 
 
 def _indices(config: ShowConfig, manifest: dict[str, Any], paths: Sequence[Path], n_documents: int) -> Sequence[int]:
-    """The documents to choose from.  Raises   UserError when the package has none in this split."""
-    if config.package is None:
+    """The documents to choose from.  Raises   UserError when there is none of this origin in this split."""
+    if config.origin is None:
         return range(n_documents)
-    names = [name for group in read_groups(paths, ["package"]) for name in group["package"]]
-    found = [index for index, name in enumerate(names) if name == config.package]
+    found: list[int] = []
+    index = 0
+    for group in read_groups(paths, ["source", "metadata"]):
+        for source, metadata in zip(group["source"], group["metadata"], strict=True):
+            if config.origin in (source, dict(metadata).get("package")):
+                found.append(index)
+            index += 1
     if not found:
-        known = {about["package"] for about in manifest["packages"] if config.split in about["documents"]}
+        here = [about for about in manifest["origins"] if config.split in about["documents"]]
+        known = {about[key] for about in here for key in ("source", "package")} - {""}
         raise UserError(
-            f"--package {config.package!r} has no document in the split {config.split!r}.",
-            suggestion(config.package, known),
+            f"--origin {config.origin!r} has no document in the split {config.split!r}.",
+            suggestion(config.origin, known),
         )
     return found
 
@@ -136,10 +148,10 @@ def _spread(indices: Sequence[int], n: int) -> list[int]:
     return [indices[(2 * i + 1) * len(indices) // (2 * n)] for i in range(n)]
 
 
-def _table(rows: Sequence[tuple[str, ...]], align: str) -> list[str]:
+def table(rows: Sequence[tuple[str, ...]], align: str) -> list[str]:
     """Rows as lines of columns, each aligned as its letter says.
 
-    Example  >>> _table([("name", "n"), ("a", "12")], "<>")
+    Example  >>> table([("name", "n"), ("a", "12")], "<>")
              ['  name   n', '  a     12']
     """
     widths = [max(len(row[column]) for row in rows) for column in range(len(align))] if rows else []

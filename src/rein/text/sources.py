@@ -1,50 +1,94 @@
-"""Your own text: folders of files, single files, JSON lines and Parquet tables.
+"""Your own text: folders of files, and single files. What every reader of a source is, and which there are.
 
-Flow     paths → files in a fixed order → `Document | Dropped`, one at a time.
+Flow     a source's paths → files in a fixed order → partitions of a few megabytes → `Document | Dropped`.
 
-A source is iterated once; meanwhile `done` of `total` says how far it is, in `unit`. What cannot be a
-document is dropped with a reason; a mistake that concerns all of it (a path that does not exist, a wrong
-`--text-field`) is a `UserError` at once.
+A partition is plain data (JSON can hold it), so that it can be sent to another process or machine and read
+there. What is in it depends on the files alone, never on how many processes read them. What cannot be a
+document is dropped with a reason; a mistake that concerns all of a source (a path that does not exist, a wrong
+text field) is a `UserError` at once.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
-import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
+import importlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from rein.errors import UserError, suggestion
+from rein.errors import UserError
 from rein.progress import Progress
 from rein.text.documents import MAX_DOCUMENT_BYTES, Document, Dropped, fault
+from rein.text.recipe import Source
 
-JSONL_NAMES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson")
-PARQUET_NAMES = (".parquet",)
-_READ_BYTES = 1 << 20
+PARTITION_BYTES = 16 << 20
+PARTITION_FILES = 4000
+_HASHED_BYTES = 64 << 20
+
+Partition = dict[str, Any]
+Advance = Callable[[float], None]
+READERS = {
+    "pydocs": "rein.text.pydocs:PyDocs",
+    "folder": "rein.text.sources:Folder",
+    "text": "rein.text.sources:TextFiles",
+    "jsonl": "rein.text.tables:JsonLines",
+    "parquet": "rein.text.tables:Parquet",
+    "huggingface": "rein.text.tables:HuggingFace",
+    "html": "rein.text.pages:HtmlFolder",
+    "warc": "rein.text.pages:Crawl",
+}
 
 
-class Source(Protocol):
-    """Where documents come from."""
-
-    unit: str
-
-    @property
-    def total(self) -> float:
-        """How much there is to read."""
-
-    @property
-    def done(self) -> float:
-        """How much of it has been read."""
+class Reader(Protocol):
+    """Where documents come from. It is made of its `Source`, in each process anew, and must be cheap to make."""
 
     def inputs(self) -> Sequence[Path]:
         """The files whose content decides the documents."""
 
-    def __iter__(self) -> Iterator[Document | Dropped]: ...
+    def partitions(self) -> list[Partition]:
+        """What there is to read, in order; each with its "bytes".  Raises   UserError when it cannot be read."""
+
+    def read(self, partition: Partition, advance: Advance) -> Iterator[Document | Dropped]:
+        """The documents of one of them; `advance` is told how many bytes more have been read."""
+
+
+def open_source(source: Source) -> Reader:
+    """The reader of a source's kind.
+
+    Raises   UserError when a reader of the user's own cannot be imported.
+    """
+    reader: Reader = load_object(READERS.get(source.kind, source.kind), f"The kind of the source {source.name!r}")(
+        source
+    )
+    return reader
+
+
+def load_object(name: str, what: str) -> Any:
+    """What `package.module:Name` names.
+
+    Example  >>> load_object("math:sqrt", "a step")(16.0)
+             4.0
+    Raises   UserError when there is no such module, or nothing of that name in it.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"{what} is {name!r}, which cannot be imported: {error}.", "Name it as package.module:Name."
+        ) from None
+    except AttributeError:
+        raise UserError(f"{what} is {name!r}, but {module} has no {attribute!r}.", "Check the name.") from None
+
+
+def read_all(reader: Reader) -> Iterator[Document | Dropped]:
+    """Everything a reader has, one partition after the other."""
+    for partition in reader.partitions():
+        yield from reader.read(partition, lambda _: None)
+
+
+# --------------------------------------------------------------------------------------------------- two readers
 
 
 class Folder:
@@ -54,67 +98,80 @@ class Folder:
     off, and line ends become "\\n", as Python reads text.
     """
 
-    unit = "files"
-
-    def __init__(self, paths: Sequence[Path], extensions: Sequence[str], license: str) -> None:
-        self._license = license
-        self._files: list[tuple[Path, Path]] = []  # (folder, file relative to it)
-        self._wanted = tuple(extension.lower() for extension in extensions)
-        for path in paths:
-            if not path.is_dir():
-                raise UserError(f"{path} is not a folder.", "Give a folder, or read single files with --source text.")
-            self._files += [(path, file) for file in _below(path)]
-        self._ids_need_root = len(paths) > 1
-        self.total, self.done = len(self._files), 0
+    def __init__(self, source: Source, extensions: tuple[str, ...] | None = None) -> None:
+        self._source = source
+        self._wanted = tuple(extension.lower() for extension in extensions or source.extensions)
 
     def inputs(self) -> list[Path]:
         """The files that are read."""
-        return [root / file for root, file in self._files if self._unwanted(file) is None]
+        return [root / file for root, file in self.files() if self.unwanted(file) is None]
 
-    def _unwanted(self, file: Path) -> str | None:
+    def partitions(self) -> list[Partition]:
+        """Files in the order of their paths, some megabytes of them at a time."""
+        return batches(self.files(), named=len(expand(self._source.paths)) > 1)
+
+    def files(self) -> list[tuple[Path, Path]]:
+        """(folder, file relative to it) of everything below the folders.
+
+        Raises   UserError when one is not a folder.
+        """
+        found: list[tuple[Path, Path]] = []
+        for path in expand(self._source.paths):
+            if not path.is_dir():
+                raise UserError(f"{path} is not a folder.", "Give a folder, or read single files with --source text.")
+            found += [(path, file) for file in below(path)]
+        return found
+
+    def unwanted(self, file: Path) -> str | None:
+        """Why a file, by its name alone, is none of ours."""
         if any(part.startswith(".") for part in file.parts):
             return "hidden"
         return None if file.name.lower().endswith(self._wanted) else "other file type"
 
-    def __iter__(self) -> Iterator[Document | Dropped]:
-        for root, file in self._files:
-            id = (root.resolve().name / file if self._ids_need_root else file).as_posix()
-            yield self._document(id, root, file)
-            self.done += 1
+    def read(self, partition: Partition, advance: Advance) -> Iterator[Document | Dropped]:
+        """One document per file."""
+        for id, path, file in files_of(partition):
+            yield self.document(id, path, file)
+            advance(size_of(path))
 
-    def _document(self, id: str, root: Path, file: Path) -> Document | Dropped:
-        reason = self._unwanted(file)
+    def document(self, id: str, path: Path, file: Path) -> Document | Dropped:
+        """The document of one file."""
+        reason = self.unwanted(file)
         if reason:
             return Dropped(id, reason)
         try:
-            data = (root / file).read_bytes()
+            data = path.read_bytes()
             text = decode(data)
         except OSError:
             return Dropped(id, "unreadable file")
         except UnicodeDecodeError:
             return Dropped(id, "binary file" if b"\0" in data else "not UTF-8")
-        return Document(id, text, "folder", root.resolve().name, "", self._license, "", file.as_posix())
+        metadata = {"path": file.as_posix(), "license": self._source.license}
+        return Document(text, id, self._source.name, metadata=metadata)
 
 
 class TextFiles:
     """Single files, read whole: one document per file, cut in two by the split (split.py)."""
 
-    unit = "files"
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
-    def __init__(self, paths: Sequence[Path], license: str) -> None:
+    def inputs(self) -> list[Path]:
+        """The files that are read."""
+        return expand(self._source.paths)
+
+    def partitions(self) -> list[Partition]:
+        """The files, some megabytes of them at a time."""
+        paths = expand(self._source.paths)
         for path in paths:
             if not path.is_file():
                 fix = "Read folders with --source folder." if path.is_dir() else "Check the path."
                 raise UserError(f"{path} is not a file.", fix)
-        self._paths, self._license = paths, license
-        self.total, self.done = len(paths), 0
+        return batches([(Path(), path) for path in paths], named=False)
 
-    def inputs(self) -> list[Path]:
-        """The files that are read."""
-        return list(self._paths)
-
-    def __iter__(self) -> Iterator[Document | Dropped]:
-        for path in self._paths:
+    def read(self, partition: Partition, advance: Advance) -> Iterator[Document | Dropped]:
+        """One document per file.  Raises   UserError when one cannot be used: each of them was named."""
+        for id, path, _ in files_of(partition):
             try:
                 if path.stat().st_size > MAX_DOCUMENT_BYTES:
                     raise UserError(
@@ -132,107 +189,12 @@ class TextFiles:
             reason = fault(text)
             if reason:
                 raise UserError(f"{path} cannot be a corpus: {reason}.", "Give a file of plain UTF-8 text.")
-            yield Document(path.as_posix(), text, "text", path.name, "", self._license, "", path.as_posix())
-            self.done += 1
+            metadata = {"path": path.as_posix(), "license": self._source.license}
+            yield Document(text, id, self._source.name, metadata=metadata)
+            advance(size_of(path))
 
 
-class JsonLines:
-    """One JSON object per line, its text in the field `text_field`; plain, .gz or .zst."""
-
-    unit = "MB"
-
-    def __init__(self, paths: Sequence[Path], text_field: str, license: str) -> None:
-        self._files = _files(paths, JSONL_NAMES)
-        self._field, self._license = text_field, license
-        self.total: float = sum(file.stat().st_size for file in self._files) / 1e6
-        self.done = 0.0
-
-    def inputs(self) -> list[Path]:
-        """The files that are read."""
-        return self._files
-
-    def __iter__(self) -> Iterator[Document | Dropped]:
-        before = 0
-        for path in self._files:
-            with _open(path) as raw:
-                try:
-                    for number, line in enumerate(_unpacked(raw, path), start=1):
-                        yield self._document(path, number, line)
-                        self.done = (before + raw.tell()) / 1e6
-                except (OSError, EOFError) as error:  # pyarrow's name for a damaged archive
-                    raise UserError(f"{path} cannot be read to its end: {error}.", "Check that it is whole.") from None
-            before += path.stat().st_size
-            self.done = before / 1e6
-
-    def _document(self, path: Path, number: int, line: bytes) -> Document | Dropped:
-        id = f"{path.name}:{number}"
-        if not line.strip():
-            return Dropped(id, "empty line")
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            return Dropped(id, "not JSON")
-        if not isinstance(row, dict):
-            return Dropped(id, "not a JSON object")
-        if self._field not in row and number == 1:
-            raise _no_field(path, self._field, row)
-        text = row.get(self._field)
-        if not isinstance(text, str):
-            return Dropped(id, "no text in the field")
-        return Document(id, text, "jsonl", path.name, "", self._license, "", path.as_posix())
-
-
-class Parquet:
-    """One text per row of Parquet tables, in the column `text_field`, one row group in memory at a time."""
-
-    unit = "rows"
-
-    def __init__(self, paths: Sequence[Path], text_field: str, license: str) -> None:
-        self._files = _files(paths, PARQUET_NAMES)
-        self._field, self._license = text_field, license
-        self.total, self.done = 0, 0
-        for path in self._files:
-            try:
-                with pq.ParquetFile(path) as file:
-                    self._check(path, file.schema_arrow)
-                    self.total += file.metadata.num_rows
-            except (OSError, pa.ArrowException) as error:
-                raise _not_parquet(path, error) from None
-
-    def _check(self, path: Path, schema: pa.Schema) -> None:
-        if self._field not in schema.names:
-            raise _no_field(path, self._field, schema.names)
-        kind = schema.field(self._field).type
-        if not _is_text(kind):
-            raise UserError(
-                f"The column {self._field!r} of {path} holds {kind}, not text.",
-                "Name a text column with --text-field. "
-                + suggestion(self._field, [field.name for field in schema if _is_text(field.type)]),
-            )
-
-    def inputs(self) -> list[Path]:
-        """The files that are read."""
-        return self._files
-
-    def __iter__(self) -> Iterator[Document | Dropped]:
-        for path in self._files:
-            for row, text in enumerate(self._texts(path), start=1):
-                id = f"{path.name}:{row}"
-                if isinstance(text, str):
-                    yield Document(id, text, "parquet", path.name, "", self._license, "", path.as_posix())
-                else:
-                    yield Dropped(id, "no text in the field" if text is None else "not UTF-8")
-                self.done += 1
-
-    def _texts(self, path: Path) -> Iterator[str | bytes | None]:
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(1024, columns=[self._field]):
-                    # As bytes, because one value that is not UTF-8 would fail the whole batch.
-                    for data in batch.column(0).cast(pa.large_binary()).to_pylist():
-                        yield None if data is None else _text_or_bytes(data)
-        except (OSError, pa.ArrowException) as error:
-            raise _not_parquet(path, error) from None
+# ---------------------------------------------------------------------------------------------- what readers share
 
 
 def decode(data: bytes) -> str:
@@ -245,16 +207,94 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
+def expand(paths: Sequence[Path]) -> list[Path]:
+    """The paths, those with * or ** replaced by what they match, in order.
+
+    Raises   UserError when a path does not exist, or a pattern matches nothing.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.exists():
+            found.append(path)
+            continue
+        matches = sorted(glob.glob(str(path), recursive=True)) if any(mark in str(path) for mark in "*?[") else []
+        if not matches:
+            raise UserError(f"{path} does not exist.", "Check the path.")
+        found += map(Path, matches)
+    return found
+
+
+def find_files(paths: Sequence[Path], names: tuple[str, ...]) -> list[Path]:
+    """The files given, and those below the folders given whose names end in one of `names`.
+
+    Raises   UserError when there is none.
+    """
+    found: list[Path] = []
+    for path in expand(paths):
+        if path.is_dir():
+            here = [path / file for file in below(path) if file.name.lower().endswith(names)]
+            if not here:
+                raise UserError(f"{path} holds no file named {' or '.join('*' + name for name in names)}.", "Check it.")
+            found += here
+        else:
+            found.append(path)
+    return found
+
+
+def below(root: Path) -> list[Path]:
+    """The files below `root`, relative to it, in an order that no file system changes."""
+    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+    return sorted(files, key=lambda file: file.parts)
+
+
+def batches(files: Sequence[tuple[Path, Path]], *, named: bool, most_bytes: int = PARTITION_BYTES) -> list[Partition]:
+    """(folder, file) pairs in order, cut into partitions of some megabytes. `named`: ids start with the folder."""
+    partitions: list[Partition] = []
+    for root, file in files:
+        n_bytes = size_of(root / file)
+        last = partitions[-1] if partitions else None
+        if (
+            last is None
+            or last["root"] != str(root)
+            or last["bytes"] + n_bytes > most_bytes
+            or len(last["files"]) >= PARTITION_FILES
+        ):
+            last = {"root": str(root), "named": named, "files": [], "bytes": 0}
+            partitions.append(last)
+        last["files"].append(str(file))
+        last["bytes"] += n_bytes
+    return partitions
+
+
+def files_of(partition: Partition) -> Iterator[tuple[str, Path, Path]]:
+    """(id, path, path below its folder) of the files that `batches` put together."""
+    root = Path(partition["root"])
+    prefix = Path(root.resolve().name) if partition["named"] else Path()
+    for name in partition["files"]:
+        yield (prefix / name).as_posix(), root / name, Path(name)
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file; none where it cannot be asked."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def inputs_sha256(paths: Sequence[Path]) -> str:
-    """A hash of the files' names and contents: whether a corpus was built from what is there now."""
+    """A hash of the files' names and contents: whether a corpus was built from what is there now.
+
+    Of a file above 64 MiB, its size, the time it was last written to and its two ends stand for the content: to
+    read a crawl once more only to learn that it is the same would take as long as building from it.
+    """
     all_files = hashlib.sha256()
     if not paths:
         return all_files.hexdigest()
-    with Progress("hashing the input", total=len(paths), unit="files") as bar:
+    with Progress("checking the input", total=len(paths), unit="files") as bar:
         for path in paths:
             try:
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                content = _content_sha256(path)
             except OSError as error:
                 content = f"unreadable: {error.strerror}"
             all_files.update(f"{path.as_posix()}\0{content}\n".encode("utf-8", "surrogateescape"))
@@ -262,63 +302,12 @@ def inputs_sha256(paths: Sequence[Path]) -> str:
     return all_files.hexdigest()
 
 
-def _below(root: Path) -> list[Path]:
-    """The files below `root`, relative to it, in an order that no file system changes."""
-    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
-    return sorted(files, key=lambda file: file.parts)
-
-
-def _files(paths: Sequence[Path], names: tuple[str, ...]) -> list[Path]:
-    """The files given, and those below the folders given whose names end in one of `names`."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            below = [path / file for file in _below(path) if file.name.lower().endswith(names)]
-            if not below:
-                raise UserError(f"{path} holds no file named {' or '.join('*' + name for name in names)}.", "Check it.")
-            found += below
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"{path} does not exist.", "Check the path.")
-    return found
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from None
-
-
-def _unpacked(raw: BinaryIO, path: Path) -> BinaryIO:
-    kind = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-    if kind is None:
-        return raw
-    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), kind), _READ_BYTES)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _text_or_bytes(data: bytes) -> str | bytes:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data
-
-
-def _no_field(path: Path, field: str, known: Iterable[str]) -> UserError:
-    return UserError(
-        f"{path} has no field {field!r}.",
-        f"Name the field that holds the text with --text-field. {suggestion(field, known)}",
-    )
-
-
-def _not_parquet(path: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}.", "Check that the file is whole."
-    )
+def _content_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        about = path.stat()
+        if about.st_size <= _HASHED_BYTES:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        ends = hashlib.sha256(file.read(1 << 20))
+        file.seek(-(1 << 20), 2)
+        ends.update(file.read())
+        return f"{about.st_size} {about.st_mtime_ns} {ends.hexdigest()}"

@@ -1,8 +1,11 @@
-"""The cleaned text of a corpus on disk: Parquet files that stay beside the tokens, to audit and to re-tokenise.
+"""Documents on disk: Parquet files, written atomically and read one row group at a time.
 
-    documents/train-00000.parquet    the columns of `Document`, zstd, in row groups of a few megabytes of text
+    id, text, source, url, date    text columns
+    metadata                       a map from text to text
 
-Row i of a split, counted over its files in order, is document i of its token shards.
+Every stage of a build hands its documents to the next one in such files, and those of a finished corpus stay
+beside the tokens, to audit and to re-tokenise: row i of a split, counted over its files in order, is document i
+of its token shards.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -21,24 +23,28 @@ import pyarrow.parquet as pq
 from rein.errors import UserError, writing
 from rein.text.documents import Document, n_utf8_bytes
 
-COLUMNS = tuple(field.name for field in fields(Document))
+COLUMNS = ("text", "id", "source", "url", "date", "metadata")
 GROUP_BYTES = 4 << 20
 GROUP_DOCUMENTS = 10_000
-FILE_BYTES = 512 << 20
-_SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in COLUMNS[:-1]),
+        pa.field("metadata", pa.map_(pa.string(), pa.string())),
+    ]
+)
 
 
 class DocumentWriter:
-    """Writes the documents of one split. Files get their names when they are complete and on disk."""
+    """Writes one Parquet file of documents. It has its name when it is complete and on disk, never before."""
 
-    def __init__(self, folder: Path, split: str) -> None:
-        self.files: list[dict[str, Any]] = []
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.n_documents = self.n_bytes = 0
-        self._folder, self._split = folder, split
+        self._part = unfinished(path)
         self._file: BinaryIO | None = None
         self._parquet: pq.ParquetWriter | None = None
         self._group: list[Document] = []
-        self._group_bytes = self._file_bytes = self._file_documents = 0
+        self._group_bytes = 0
 
     def append(self, document: Document) -> None:
         """Adds a document.
@@ -54,37 +60,26 @@ class DocumentWriter:
         self.n_bytes += n_bytes
 
     def _write_group(self) -> None:
-        if self._file_bytes and self._file_bytes + self._group_bytes > FILE_BYTES:
-            self._finish_file()
-        columns = [[getattr(document, name) for document in self._group] for name in COLUMNS]
-        with writing(self._path()):
+        columns: list[list[Any]] = [[getattr(document, name) for document in self._group] for name in COLUMNS[:-1]]
+        columns.append([list(document.metadata.items()) for document in self._group])
+        with writing(self.path):
             if self._parquet is None:
-                self._file = self._part().open("wb")
+                self._file = self._part.open("wb")
                 self._parquet = pq.ParquetWriter(self._file, _SCHEMA, compression="zstd")
             self._parquet.write_table(pa.table(columns, schema=_SCHEMA))
-        self._file_bytes += self._group_bytes
-        self._file_documents += len(self._group)
         self._group, self._group_bytes = [], 0
 
-    def _finish_file(self) -> None:
-        if self._parquet is None or self._file is None:
-            return
-        path = self._path()
-        with writing(path):
+    def _finish(self) -> None:
+        if self._group or self._parquet is None:
+            self._write_group()  # a file without documents is a file too
+        assert self._parquet is not None, "a group was written"
+        assert self._file is not None, "a group was written"
+        with writing(self.path):
             self._parquet.close()
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            os.replace(self._part(), path)
-        self.files.append({"file": path.name, "documents": self._file_documents, "bytes": self._file_bytes})
-        self._parquet = self._file = None
-        self._file_bytes = self._file_documents = 0
-
-    def _path(self) -> Path:
-        return self._folder / f"{self._split}-{len(self.files):05d}.parquet"
-
-    def _part(self) -> Path:
-        return self._path().with_suffix(".parquet.part")
+            os.replace(self._part, self.path)
 
     def __enter__(self) -> DocumentWriter:
         return self
@@ -92,21 +87,42 @@ class DocumentWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Completes the last file; after an error, removes what there is of it."""
+        """Completes the file; after an error, removes what there is of it."""
         try:
             if kind is None:
-                if self._group:
-                    self._write_group()
-                self._finish_file()
+                self._finish()
         finally:
-            for unfinished in (self._parquet, self._file):
-                if unfinished is not None:
+            for open_file in (self._parquet, self._file):
+                if open_file is not None:
                     with suppress(OSError):  # closing writes, and the disk may be full
-                        unfinished.close()
-            self._part().unlink(missing_ok=True)
+                        open_file.close()
+            self._part.unlink(missing_ok=True)
 
 
-def read_groups(paths: Iterable[Path], columns: Iterable[str] = COLUMNS) -> Iterator[dict[str, list[str]]]:
+def unfinished(path: Path) -> Path:
+    """The name of a file that is being written, the process in it: two that make the same file do not meet."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which gets its name when it is whole and on disk.
+
+    Raises   UserError when the disk is full.
+    """
+    part = unfinished(path)
+    with writing(path):
+        try:
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def read_groups(paths: Iterable[Path], columns: Iterable[str] = COLUMNS) -> Iterator[dict[str, list[Any]]]:
     """The rows of the files, one row group in memory at a time, as column name → values.
 
     Raises   UserError when a file is missing or damaged.
@@ -120,8 +136,7 @@ def read_groups(paths: Iterable[Path], columns: Iterable[str] = COLUMNS) -> Iter
 def read_documents(paths: Iterable[Path]) -> Iterator[Document]:
     """The documents of the files, in order.  Raises   UserError as `read_groups` does."""
     for group in read_groups(paths):
-        for values in zip(*(group[name] for name in COLUMNS), strict=True):
-            yield Document(*values)
+        yield from _documents(group)
 
 
 def read_at(paths: Iterable[Path], indices: Iterable[int]) -> Iterator[Document]:
@@ -137,9 +152,14 @@ def read_at(paths: Iterable[Path], indices: Iterable[int]) -> Iterator[Document]
                 end = start + file.metadata.row_group(group).num_rows
                 here = [index - start for index in wanted if start <= index < end]
                 if here:
-                    rows = file.read_row_group(group, columns=list(COLUMNS)).take(here)
-                    yield from (Document(**row) for row in rows.to_pylist())
+                    yield from _documents(file.read_row_group(group, columns=list(COLUMNS)).take(here).to_pydict())
                 start = end
+
+
+def _documents(group: dict[str, list[Any]]) -> Iterator[Document]:
+    columns = (group[name] for name in COLUMNS)
+    for text, id, source, url, date, metadata in zip(*columns, strict=True):
+        yield Document(text, id, source, url, date, dict(metadata))
 
 
 @contextmanager

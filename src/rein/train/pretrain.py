@@ -1,6 +1,6 @@
 """Pre-training: the language-model objective L1 on packed documents, from top to bottom.
 
-    token shards ─ WindowOrder → tokens_BT, targets_BT → model.loss → gradients → clip → Adam → checkpoint
+    token shards ─ Order → tokens_BT, targets_BT → model.loss → gradients → clip → Adam → checkpoint
                                                       every so often: held-out loss, samples, report
 
 Documents are packed into full windows with end-of-text between them and no mask across them (Brown 2020, App. B).
@@ -36,8 +36,9 @@ from rein.models.machine import autocast, keep_freed_memory, peak_rss_bytes, res
 from rein.progress import Progress, duration
 from rein.report.page import write_report
 from rein.run import RunFolder
-from rein.text.order import WindowOrder
-from rein.text.shards import Shards
+from rein.text.mixture import order_of
+from rein.text.order import Order
+from rein.text.shards import Shards, read_manifest
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def pretrain(config: PretrainConfig) -> Path:
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     model = GPT(config.model(tokenizer.n_vocab))
-    order = WindowOrder(train.n_tokens, model.config.n_ctx, config.seed)
+    order = order_of(read_manifest(config.data), model.config.n_ctx, config.seed)
     with RunFolder(config.out, config) as run, _interruptible() as interrupted:
         position = _start(run, config, model, device)
         optimizer = _optimizer(config, model)
@@ -211,7 +212,7 @@ def _update(
     model: GPT,
     optimizer: torch.optim.Optimizer,
     train: Shards,
-    order: WindowOrder,
+    order: Order,
     position: Position,
     device: torch.device,
     precision: str,
@@ -464,7 +465,7 @@ def _describe(
     config: PretrainConfig,
     model: GPT,
     train: Shards,
-    order: WindowOrder,
+    order: Order,
     device: torch.device,
     precision: str,
     position: Position,

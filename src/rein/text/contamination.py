@@ -1,0 +1,709 @@
+"""Taking out of training text what overlaps with test and dev sets, as GPT-3 did.
+
+Flow     evaluation sets (evaluation_sets.py) → `gather` → `Grams`; then two passes over the training documents:
+
+             text, Grams → `count` → the distinct grams in it; summed, the documents each gram is found in
+             sums → `too_common` → the grams to ignore
+             text, Grams, ignored → `clean` → `Cleaning` → `outcomes` → pieces as documents, or drops
+                                                         → `Tally` → `table`: what was found of each set
+
+A gram is n words that follow each other. A word is lower case, delimited by white space, without punctuation:
+
+    letters, marks, numbers (Unicode L, M, N)   stay; lower case by the Unicode simple mapping, character by character
+    format characters (Cf: soft hyphens, …)     vanish, or an invisible character would hide a quotation
+    everything else, "_" and U+200B included    is as good as a space: "don't" and "don t" are the same two words
+
+OpenAI's published grams read "don t" and "u s government", so punctuation became a space there, too. Text without
+spaces between words (Chinese, Japanese, Thai) has a "word" per clause, so that only long quotations are found.
+
+Words are hashed with a rolling polynomial of 64 bits. Nothing is removed because hashes are equal: the words are
+compared. A document of any length is searched to its end; that GPT-3's filter failed to is why the paper had to
+measure what it had missed.
+
+Source   Brown 2020, Appendix C, "Initial training set filtering".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unicodedata import category
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from rein.errors import UserError, writing
+from rein.text.documents import Document, Dropped
+
+TOO_MANY_PIECES = "contaminated: too many pieces"
+SHORT_PIECE = "contaminated: piece too short"
+NOTHING_LEFT = "contaminated: nothing left"
+
+FORMAT = "rein-grams"
+FORMAT_VERSION = 1
+MATCHES_PER_SET = 5  # shown in the table
+
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+Characters = npt.NDArray[np.uint32]
+Bools = npt.NDArray[np.bool_]
+
+_SEPARATOR, _IGNORED, _SPACE = 0, 1, 32
+_fast = njit(cache=True, nogil=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is removed. The defaults are the paper's.
+
+    "A 200 character window around" the gram can be read as 200 on each side or as 200 in all. Here it is
+    `window_chars` on each side, as the copies of the filter read it: the reading that removes more.
+    """
+
+    n: int = 13  # words in a gram
+    window_chars: int = 200  # removed before the gram, and as many behind it
+    min_piece_chars: int = 200  # pieces below it are dropped
+    max_pieces: int = 10  # a document of more is dropped whole
+    max_documents: int = 10  # a gram found in more is ignored
+
+    def __post_init__(self) -> None:
+        """Raises   UserError when n is not above 0, or another is below 0."""
+        for name, value in asdict(self).items():
+            least = 1 if name == "n" else 0
+            if value < least:
+                raise UserError(f"{name} is {value}, but it must be at least {least}.", f"Raise {name}.")
+
+
+# ------------------------------------------------------------------------------------------------------ words
+
+
+def normalise(text: str) -> str:
+    """The words of a text as they are compared, one space between them.
+
+    Example  >>> normalise("Don't  STOP—the U.S.\\ngovernment_said: \\u201cÉté!\\u201d")
+             'don t stop the u s government said été'
+    """
+    return _text_of(_normalised(_characters(text), _lower())[:-1])
+
+
+@cache
+def _lower() -> Characters:
+    """What each code point becomes: its lower case, or that it separates words, or that it vanishes."""
+    lower = np.full(0x110000, _SEPARATOR, dtype=np.uint32)
+    for code in range(0x110000):
+        kind = category(character := chr(code))
+        if kind[0] in "LMN":
+            # The one letter whose lower case is two characters, İ, becomes the first of them.
+            lower[code] = ord(character.lower()[0])
+        elif kind == "Cf" and code != 0x200B:  # the zero-width space does stand between words
+            lower[code] = _IGNORED
+    return lower
+
+
+def _characters(text: str) -> npt.NDArray[Any]:
+    """The code points, so that positions in the array are positions in the text."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def _text_of(characters: Characters) -> str:
+    return characters.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
+@_fast
+def _normalised(characters: npt.NDArray[Any], lower: Characters) -> Characters:
+    """The words in lower case, a space behind each; one space where there is no word."""
+    out = np.empty(len(characters) + 1, dtype=np.uint32)
+    length, in_word = 0, False
+    for character in characters:
+        low = lower[character]
+        if low > _IGNORED:
+            out[length] = low
+            length, in_word = length + 1, True
+        elif low == _SEPARATOR and in_word:
+            out[length] = _SPACE
+            length, in_word = length + 1, False
+    if in_word or length == 0:
+        out[length] = _SPACE
+        length += 1
+    return out[:length].copy()
+
+
+@_fast
+def _mix(x: np.uint64) -> np.uint64:
+    """The finaliser of splitmix64: every input bit changes about half of the output bits."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@_fast
+def _words(characters: npt.NDArray[Any], lower: Characters) -> tuple[Ints, Ints, Hashes]:
+    """Where each word begins and ends, and its hash."""
+    most = (len(characters) + 1) // 2
+    starts, ends = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
+    hashes = np.empty(most, dtype=np.uint64)
+    n_words, in_word, end = 0, False, 0
+    word_hash = np.uint64(0)
+    for at in range(len(characters)):
+        low = lower[characters[at]]
+        if low > _IGNORED:
+            if not in_word:
+                starts[n_words] = at
+                word_hash, in_word = np.uint64(0), True
+            word_hash = word_hash * np.uint64(0x9E3779B97F4A7C15) + np.uint64(low)
+            end = at + 1
+        elif low == _SEPARATOR and in_word:
+            ends[n_words], hashes[n_words] = end, _mix(word_hash)
+            n_words, in_word = n_words + 1, False
+    if in_word:
+        ends[n_words], hashes[n_words] = end, _mix(word_hash)
+        n_words += 1
+    return starts[:n_words], ends[:n_words], hashes[:n_words]
+
+
+@_fast
+def _gram_hashes(word_hashes: Hashes, n: int) -> Hashes:
+    """The hash of every n words that follow each other, each from the one before it.
+
+    Σ_i word_i · b^(n − 1 − i), mixed
+    """
+    base, power = np.uint64(0xD1342543DE82EF95), np.uint64(1)
+    for _ in range(n):
+        power *= base
+    out = np.empty(max(len(word_hashes) - n + 1, 0), dtype=np.uint64)
+    rolling = np.uint64(0)
+    for word in range(len(word_hashes)):
+        rolling = rolling * base + word_hashes[word]
+        if word >= n:
+            rolling -= word_hashes[word - n] * power
+        if word >= n - 1:
+            out[word - n + 1] = _mix(rolling)
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------ grams
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """A test or dev set: how many examples it has, and how many of them are too short to have a gram."""
+
+    name: str
+    examples: int
+    short_examples: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grams:
+    """The distinct grams of evaluation sets. What `count` and `clean` call the index of a gram is its row here.
+
+    The table is sorted by hash; different words with one hash have a row each. `words` is the normalised text of all
+    examples, a space behind each word.
+
+    Shapes   hashes, starts, ends (G,): gram g is words[starts[g] : ends[g]]; set_starts (G + 1,): it is in the sets
+             set_ids[set_starts[g] : set_starts[g + 1]]; bits: one bit for each value of the first bits of a hash.
+    Units    memory: some 40 bytes per gram, and 4 bytes per character of the examples.
+    """
+
+    n: int
+    sets: tuple[EvaluationSet, ...]
+    words: Characters
+    hashes: Hashes
+    starts: Ints
+    ends: Ints
+    set_starts: Ints
+    set_ids: npt.NDArray[np.int32]
+    bits: Hashes
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def text(self, gram: int) -> str:
+        """The words of a gram.
+
+        Example  >>> gather([("toy", [["To be,", "or not"]])], n=4).text(0)
+                 'to be or not'
+        """
+        return _text_of(self.words[self.starts[gram] : self.ends[gram]])
+
+    def sets_of(self, gram: int) -> list[int]:
+        """In which of `sets` a gram is."""
+        ids: list[int] = self.set_ids[self.set_starts[gram] : self.set_starts[gram + 1]].tolist()
+        return ids
+
+    def short_notes(self) -> list[str]:
+        """What no gram protects, a line per set that has such examples.
+
+        Example  >>> gather([("toy", [["To be, or not"], ["To be"]])], n=4).short_notes()
+                 ['toy: 1 of 2 examples is shorter than 4 words']
+        """
+        return [
+            f"{one.name}: {one.short_examples:,} of {one.examples:,} examples "
+            f"{'is' if one.short_examples == 1 else 'are'} shorter than {self.n} words"
+            for one in self.sets
+            if one.short_examples
+        ]
+
+    def save(self, path: Path) -> None:
+        """Writes the grams into an .npz file, which nothing but numbers is read from.
+
+        Raises   UserError when it cannot be written.
+        """
+        header = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "n": self.n,
+            "sets": [[one.name, one.examples, one.short_examples] for one in self.sets],
+        }
+        with writing(path), path.open("wb") as file:
+            np.savez(
+                file,
+                header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
+                words=self.words,
+                hashes=self.hashes,
+                starts=self.starts,
+                ends=self.ends,
+                set_starts=self.set_starts,
+                set_ids=self.set_ids,
+            )
+
+    @staticmethod
+    def load(path: Path) -> Grams:
+        """The grams that `save` wrote.
+
+        Raises   UserError when the file is missing, or is not such a file.
+        """
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                header = json.loads(arrays["header"].tobytes())
+                if header["format"] != FORMAT or header["version"] != FORMAT_VERSION:
+                    raise ValueError
+                hashes = arrays["hashes"]
+                return Grams(
+                    header["n"],
+                    tuple(EvaluationSet(*one) for one in header["sets"]),
+                    arrays["words"],
+                    hashes,
+                    arrays["starts"],
+                    arrays["ends"],
+                    arrays["set_starts"],
+                    arrays["set_ids"],
+                    _bits(hashes),
+                )
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist.", "Check the path.") from None
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile):
+            raise UserError(
+                f"{path} does not hold the grams of evaluation sets as this Rein writes them.",
+                "Make it anew from the evaluation sets.",
+            ) from None
+
+
+def gather(sets: Iterable[tuple[str, Iterable[Sequence[str]]]], n: int = 13) -> Grams:
+    """The grams of evaluation sets: (name, examples), an example being its text fields.
+
+    The fields of an example are joined in order, so its grams are those of each field and those that cross from
+    one into the next, as from a question into its answer.
+
+    Example  >>> grams = gather([("toy", [["Who was it?", "It was he."], ["Short."]])], n=4)
+             >>> sorted(grams.text(gram) for gram in range(len(grams)))
+             ['it it was he', 'was it it was', 'who was it it']
+             >>> grams.sets
+             (EvaluationSet(name='toy', examples=2, short_examples=1),)
+    """
+    lower = _lower()
+    described: list[EvaluationSet] = []
+    words, n_characters = [np.zeros(0, dtype=np.uint32)], 0
+    hashes, starts, ends, set_ids = _Column(np.uint64), _Column(np.int64), _Column(np.int64), _Column(np.int32)
+    for name, examples in sets:
+        n_examples, n_short = 0, 0
+        for fields in examples:
+            example = _normalised(_characters("\n".join(fields)), lower)
+            word_starts, word_ends, word_hashes = _words(example, lower)
+            n_examples += 1
+            if len(word_hashes) < n:
+                n_short += 1
+                continue
+            hashes.extend(_gram_hashes(word_hashes, n))
+            starts.extend(word_starts[: len(word_starts) - n + 1] + n_characters)
+            ends.extend(word_ends[n - 1 :] + n_characters)
+            set_ids.extend(np.full(len(word_hashes) - n + 1, len(described), dtype=np.int32))
+            words.append(example)
+            n_characters += len(example)
+        described.append(EvaluationSet(name, n_examples, n_short))
+    all_words = np.concatenate(words)
+    return _table_of(n, tuple(described), all_words, hashes.all(), starts.all(), ends.all(), set_ids.all())
+
+
+class _Column:
+    """An array that grows by arrays."""
+
+    def __init__(self, dtype: npt.DTypeLike) -> None:
+        self._parts: list[npt.NDArray[Any]] = [np.zeros(0, dtype=dtype)]
+
+    def extend(self, part: npt.NDArray[Any]) -> None:
+        self._parts.append(part)
+
+    def all(self) -> npt.NDArray[Any]:
+        return np.concatenate(self._parts)
+
+
+def _table_of(
+    n: int,
+    sets: tuple[EvaluationSet, ...],
+    words: Characters,
+    hashes: Hashes,
+    starts: Ints,
+    ends: Ints,
+    set_ids: npt.NDArray[np.int32],
+) -> Grams:
+    """Occurrences, some of them of the same gram, as a table of distinct grams."""
+    order = np.argsort(hashes, kind="stable")
+    hashes, starts, ends, set_ids = hashes[order], starts[order], ends[order], set_ids[order]
+    grams, firsts = _distinct(hashes, starts, ends, words)
+    in_sets = np.unique(np.stack([grams, set_ids.astype(np.int64)], axis=1), axis=0)
+    return Grams(
+        n,
+        sets,
+        words,
+        hashes[firsts],
+        starts[firsts],
+        ends[firsts],
+        set_starts=np.searchsorted(in_sets[:, 0], np.arange(len(firsts) + 1)).astype(np.int64),
+        set_ids=in_sets[:, 1].astype(np.int32),
+        bits=_bits(hashes[firsts]),
+    )
+
+
+@_fast
+def _distinct(hashes: Hashes, starts: Ints, ends: Ints, words: Characters) -> tuple[Ints, Ints]:
+    """Of occurrences sorted by hash: which gram each is, and the occurrence that stands for each gram."""
+    grams = np.empty(len(hashes), dtype=np.int64)
+    firsts = np.empty(len(hashes), dtype=np.int64)
+    n_grams, first_of_hash = 0, 0
+    for at in range(len(hashes)):
+        if at > 0 and hashes[at] != hashes[at - 1]:
+            first_of_hash = n_grams
+        gram = first_of_hash
+        while gram < n_grams and not _same_slices(
+            words, starts[at], ends[at], starts[firsts[gram]], ends[firsts[gram]]
+        ):
+            gram += 1  # other words of the same hash
+        if gram == n_grams:
+            firsts[gram] = at
+            n_grams += 1
+        grams[at] = gram
+    return grams, firsts[:n_grams].copy()
+
+
+@_fast
+def _same_slices(words: Characters, start: int, end: int, other_start: int, other_end: int) -> bool:
+    if end - start != other_end - other_start:
+        return False
+    for at in range(end - start):  # noqa: SIM110 (compiled)
+        if words[start + at] != words[other_start + at]:
+            return False
+    return True
+
+
+def _bits(hashes: Hashes) -> Hashes:
+    """A bit set for each hash, found by the hash's first bits: most of other texts' grams end here.
+
+    With 16 bits or more per gram, one in 16 of the others at most goes on to the table.
+    """
+    n_first = max(6, (16 * len(hashes)).bit_length())
+    bits = np.zeros(1 << (n_first - 6), dtype=np.uint64)
+    _set_bits(bits, hashes, n_first)
+    return bits
+
+
+@_fast
+def _set_bits(bits: Hashes, hashes: Hashes, n_first: int) -> None:
+    for value in hashes:
+        first = value >> np.uint64(64 - n_first)
+        bits[first >> np.uint64(6)] |= np.uint64(1) << (first & np.uint64(63))
+
+
+# ------------------------------------------------------------------------------------------------- the passes
+
+
+def count(text: str, grams: Grams) -> Ints:
+    """The distinct grams in a text, in ascending order.
+
+    Add one to each of them, and the sums over any partition of the documents add up:
+    `document_counts[count(text, grams)] += 1`.
+
+    Example  >>> grams = gather([("toy", [["to be or not to be"]])], n=2)
+             >>> sorted(grams.text(gram) for gram in count("Not to be; be not! To be", grams))
+             ['not to', 'to be']
+    """
+    return np.unique(_find(text, grams)[:, 0])
+
+
+def too_common(document_counts: Ints, rules: Rules) -> Bools:
+    """Which grams to ignore: those found in more than `max_documents` documents, being phrases that many use.
+
+    Example  >>> too_common(np.array([0, 10, 11]), Rules()).tolist()
+             [False, False, True]
+    """
+    return document_counts > rules.max_documents
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cleaning:
+    """What is left of a text.
+
+    `pieces` are the slices (start, end) of the text that stay, `short` those that are too short to. `reason` says why
+    the text is dropped whole, in which case no piece stays. Where nothing was found, the one piece is the text.
+
+    Shapes   hits (H, 3) int64: gram, start, end of all that was found and is not ignored, in the order of the text.
+    """
+
+    pieces: tuple[tuple[int, int], ...]
+    short: tuple[tuple[int, int], ...]
+    reason: str | None
+    hits: Ints
+
+
+def clean(text: str, grams: Grams, ignored: Bools, rules: Rules) -> Cleaning:
+    """Cuts the grams out of a text, each with `window_chars` characters on both sides of it.
+
+    Windows that overlap or touch are one. Pieces shorter than `min_piece_chars` are dropped first and the others
+    counted then, the order in which the paper has the two rules: so a document is dropped for being in many
+    pieces worth keeping, not for the crumbs between two quotations. A text in which nothing is found stays as it is,
+    however short.
+
+    Example  >>> grams = gather([("toy", [["to be or not"]])], n=4)
+             >>> rules = Rules(n=4, window_chars=2, min_piece_chars=3)
+             >>> clean("Prince: TO BE, or not... he asked", grams, np.array([False]), rules).pieces
+             ((0, 6), (23, 33))
+    """
+    assert grams.n == rules.n, f"grams of {grams.n} words, but rules for {rules.n}"
+    assert len(ignored) == len(grams), f"{len(ignored)} marks for {len(grams)} grams"
+    hits = _find(text, grams)
+    hits = hits[~ignored[hits[:, 0]]]
+    if not len(hits):
+        return Cleaning(((0, len(text)),), (), None, hits)
+    pieces: list[tuple[int, int]] = []
+    short: list[tuple[int, int]] = []
+    at = 0
+    for start, end in [*_windows(hits, len(text), rules.window_chars), (len(text), len(text))]:
+        if start > at:
+            (pieces if start - at >= rules.min_piece_chars else short).append((at, start))
+        at = end
+    if len(pieces) > rules.max_pieces:
+        return Cleaning((), (), TOO_MANY_PIECES, hits)
+    return Cleaning(tuple(pieces), tuple(short), None if pieces else NOTHING_LEFT, hits)
+
+
+def outcomes(document: Document, cleaning: Cleaning) -> list[Document | Dropped]:
+    """What a document becomes: itself, its pieces with ids like "id[0:950]", or drops.
+
+    A document of which no piece stays is one drop, with the id of the document.
+    """
+    if cleaning.reason is not None:
+        return [Dropped(document.id, cleaning.reason)]
+    if not len(cleaning.hits):
+        return [document]
+    kept = [
+        replace(document, id=f"{document.id}[{start}:{end}]", text=document.text[start:end])
+        for start, end in cleaning.pieces
+    ]
+    return [*kept, *(Dropped(f"{document.id}[{start}:{end}]", SHORT_PIECE) for start, end in cleaning.short)]
+
+
+def _windows(hits: Ints, n_chars: int, window_chars: int) -> list[tuple[int, int]]:
+    """The slices to remove, united where they overlap or touch."""
+    starts = np.maximum(hits[:, 1] - window_chars, 0)
+    ends = np.minimum(hits[:, 2] + window_chars, n_chars)
+    first = np.ones(len(hits), dtype=bool)
+    first[1:] = starts[1:] > ends[:-1]  # later grams both begin and end later
+    return list(zip(starts[first].tolist(), ends[np.append(first[1:], True)].tolist(), strict=True))
+
+
+def _find(text: str, grams: Grams) -> Ints:
+    """Every gram in a text: (H, 3) int64, gram, start and end of each."""
+    characters, lower = _characters(text), _lower()
+    starts, ends, word_hashes = _words(characters, lower)
+    shift = np.uint64(64 - 6 - (len(grams.bits).bit_length() - 1))  # leaves the number of a bit
+    found = _look_up(_gram_hashes(word_hashes, grams.n), grams.bits, shift, grams.hashes)
+    return _verified(found, characters, lower, starts, ends, grams.n, grams.hashes, grams.words, grams.starts)
+
+
+@_fast
+def _look_up(gram_hashes: Hashes, bits: Hashes, shift: np.uint64, hashes: Hashes) -> Ints:
+    """(F, 2): at which words a hash of the table begins, and the first row that has it."""
+    found = np.empty((16, 2), dtype=np.int64)
+    n_found = 0
+    for word in range(len(gram_hashes)):
+        value = gram_hashes[word]
+        first = value >> shift
+        if (bits[first >> np.uint64(6)] >> (first & np.uint64(63))) & np.uint64(1) == np.uint64(0):
+            continue
+        low, high = 0, len(hashes)
+        while low < high:
+            middle = (low + high) // 2
+            if hashes[middle] < value:
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(hashes) and hashes[low] == value:
+            if n_found == len(found):
+                longer = np.empty((2 * n_found, 2), dtype=np.int64)
+                longer[:n_found] = found
+                found = longer
+            found[n_found, 0], found[n_found, 1] = word, low
+            n_found += 1
+    return found[:n_found]
+
+
+@_fast
+def _verified(
+    found: Ints,
+    characters: npt.NDArray[Any],
+    lower: Characters,
+    word_starts: Ints,
+    word_ends: Ints,
+    n: int,
+    hashes: Hashes,
+    words: Characters,
+    gram_starts: Ints,
+) -> Ints:
+    """(H, 3): of the hashes found, those whose words are a gram's, too."""
+    out = np.empty((len(found), 3), dtype=np.int64)
+    n_out = 0
+    for row in range(len(found)):
+        start, end = word_starts[found[row, 0]], word_ends[found[row, 0] + n - 1]
+        gram = found[row, 1]
+        value = hashes[gram]
+        while gram < len(hashes) and hashes[gram] == value:
+            if _same_words(characters[start:end], lower, words[gram_starts[gram] :]):
+                out[n_out, 0], out[n_out, 1], out[n_out, 2] = gram, start, end
+                n_out += 1
+                break
+            gram += 1
+    return out[:n_out].copy()
+
+
+@_fast
+def _same_words(characters: npt.NDArray[Any], lower: Characters, words: Characters) -> bool:
+    """Whether the characters, normalised, are what `words` begins with, and a word ends there."""
+    at, between = 0, False
+    for character in characters:
+        low = lower[character]
+        if low == _IGNORED:
+            continue
+        if low == _SEPARATOR:
+            between = True
+            continue
+        if between:
+            if words[at] != _SPACE:
+                return False
+            at, between = at + 1, False
+        if at >= len(words) or words[at] != low:
+            return False
+        at += 1
+    return bool(words[at] == _SPACE)
+
+
+# ------------------------------------------------------------------------------------------------------ table
+
+
+@dataclass(slots=True)
+class Tally:
+    """What cleaning did, by evaluation set; those of several partitions can be added.
+
+    Shapes   documents_touched, documents_dropped, chars_removed (S,) int64: documents in which a gram of the set was
+             found, those of them of which nothing stayed, and the characters in the windows of the set's grams.
+    """
+
+    documents_touched: Ints
+    documents_dropped: Ints
+    chars_removed: Ints
+    matches: list[list[tuple[int, str]]] = field(default_factory=list)  # by set, the first few: gram, document id
+
+    @staticmethod
+    def of(grams: Grams) -> Tally:
+        """A tally of nothing yet."""
+        zeros = np.zeros(len(grams.sets), dtype=np.int64)
+        return Tally(zeros, zeros.copy(), zeros.copy(), [[] for _ in grams.sets])
+
+    def add(self, document: Document, cleaning: Cleaning, grams: Grams, rules: Rules) -> None:
+        """Counts one document. What a window of several sets' grams removes counts for each of them."""
+        hits_of: dict[int, list[int]] = {}
+        for row, gram in enumerate(cleaning.hits[:, 0].tolist()):
+            for one in grams.sets_of(gram):
+                hits_of.setdefault(one, []).append(row)
+        for one, rows in hits_of.items():
+            windows = _windows(cleaning.hits[rows], len(document.text), rules.window_chars)
+            self.documents_touched[one] += 1
+            self.documents_dropped[one] += not cleaning.pieces
+            self.chars_removed[one] += sum(end - start for start, end in windows)
+            if len(self.matches[one]) < MATCHES_PER_SET:
+                self.matches[one].append((int(cleaning.hits[rows[0], 0]), document.id))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tally as plain data, for JSON."""
+        counts = {
+            name: getattr(self, name).tolist() for name in ("documents_touched", "documents_dropped", "chars_removed")
+        }
+        return {**counts, "matches": self.matches}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Tally:
+        """The tally that `to_dict` gave."""
+        touched, dropped, removed = (
+            np.array(values[name], dtype=np.int64)
+            for name in ("documents_touched", "documents_dropped", "chars_removed")
+        )
+        return Tally(touched, dropped, removed, [[(gram, id) for gram, id in one] for one in values["matches"]])
+
+    def merge(self, other: Tally) -> None:
+        """Adds the tally of documents that come after these."""
+        self.documents_touched += other.documents_touched
+        self.documents_dropped += other.documents_dropped
+        self.chars_removed += other.chars_removed
+        for mine, theirs in zip(self.matches, other.matches, strict=True):
+            mine += theirs[: MATCHES_PER_SET - len(mine)]
+
+
+def table(grams: Grams, document_counts: Ints, tally: Tally, rules: Rules) -> list[dict[str, Any]]:
+    """What was found of each evaluation set, for JSON: one entry per set, in the order of `grams.sets`.
+
+    grams_found is how many of the set's grams are in any training document; grams_ignored how many of those are in
+    too many. A match is the first gram that was found of the set in a document.
+    """
+    in_table = np.repeat(np.arange(len(grams)), np.diff(grams.set_starts))
+    counts_of_sets = document_counts[in_table]
+
+    def per_set(chosen: Bools) -> Ints:
+        return np.bincount(grams.set_ids[chosen], minlength=len(grams.sets))
+
+    n_grams = per_set(np.ones(len(in_table), dtype=bool))
+    n_found, n_ignored = per_set(counts_of_sets > 0), per_set(too_common(counts_of_sets, rules))
+    return [
+        {
+            "set": one.name,
+            "examples": one.examples,
+            "short_examples": one.short_examples,
+            "grams": int(n_grams[at]),
+            "grams_found": int(n_found[at]),
+            "grams_ignored": int(n_ignored[at]),
+            "documents_touched": int(tally.documents_touched[at]),
+            "documents_dropped": int(tally.documents_dropped[at]),
+            "chars_removed": int(tally.chars_removed[at]),
+            "matches": [
+                {"gram": grams.text(gram), "documents": int(document_counts[gram]), "document": document}
+                for gram, document in tally.matches[at]
+            ],
+        }
+        for at, one in enumerate(grams.sets)
+    ]

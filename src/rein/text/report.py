@@ -1,0 +1,895 @@
+"""The report of a corpus: one self-contained page on what was read, what was dropped and why, and what is left.
+
+Flow     manifest.json, report.json → numbers in words, geometry of figures → report.html
+
+The page asks for nothing else and runs no script: its style is inlined and named by hash in a content security
+policy that forbids the rest, and each figure is an SVG. What a corpus holds is not trusted: `visible` shows
+controls and direction marks of every text as signs before anything else is done, and jinja2 escapes the rest.
+The same corpus in a folder of the same name gives the same page, to the byte.
+
+Source   Brown 2020, §2.2 and App. A and C: the stages, the rule that chooses by quality, the mixture.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from rein import __version__
+from rein.errors import UserError
+from rein.report import page as runs
+from rein.report.figures import ticks
+from rein.report.legible import count, number, visible
+from rein.report.page import ReportConfig
+from rein.run import write_atomically
+from rein.text.mixture import Mixture, mixture_of
+from rein.text.shards import MANIFEST, WORK, read_manifest
+
+REPORT = "report.json"
+LINKS = "links"  # the stage whose items are rows of a link dump, no documents
+PASSES = (1, 3, 10)
+OFTEN_EPOCHS = 10  # a source read more often than this in one pass is worth a note
+LITTLE_FRAC = 0.01  # so is a source of which less than this is left
+ORIGINS = 20  # shown at once
+ENOUGH = 10  # documents in a bin of scores, for the kept part of them to say something
+FRAME = (480, 226, 66, 34)  # width, height, left and bottom margins
+FLOW = (1000, 240)
+
+Json = dict[str, Any]
+Points = list[tuple[float, float]]
+
+
+# ---------------------------------------------------------------------------------------------------- the command
+
+
+def report(config: ReportConfig) -> None:
+    """Writes report.html of each run or corpus anew, or one page that compares several runs.
+
+    The page is one file: it opens from disk, asks the network for nothing, and can be sent to anyone.
+
+    Examples
+      rein report runs/first
+      rein report data/pydocs
+      rein report runs/first runs/gpt2 --out compare.html
+    """
+    corpora = [folder for folder in config.runs if (folder / MANIFEST).is_file() or (folder / WORK).is_dir()]
+    if not corpora:
+        runs.report(config)
+    elif config.out is None:
+        for folder in config.runs:
+            print(draw(folder) if folder in corpora else runs.write_report(folder))
+    else:
+        raise UserError(
+            f"--out {config.out} is the file of one page of several runs, but {corpora[0]} is a corpus.",
+            f"Leave --out away: the page is written to {corpora[0] / 'report.html'}.",
+        )
+
+
+def draw(folder: Path) -> Path:
+    """Writes report.html of a finished corpus anew, and returns its path.
+
+    Raises   UserError when the folder is no finished corpus, or its report.json cannot be read.
+    """
+    manifest, path = read_manifest(folder), folder / REPORT
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"The corpus {folder} has no {REPORT}, which holds what its stages counted.", "Build it anew."
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}.", "It is damaged; build the corpus anew.") from None
+    write_report(folder, manifest, found)
+    return folder / "report.html"
+
+
+def write_report(folder: Path, manifest: Json, report: Json) -> None:
+    """Writes `folder`/report.html, whole or not at all.
+
+    Raises   UserError when it cannot be written.
+    """
+    write_atomically(folder / "report.html", render(folder.resolve().name, manifest, report))
+
+
+def render(name: str, manifest: Json, report: Json) -> str:
+    """The page of the corpus `name`, as HTML. Parts of which `report` says nothing are left out."""
+    template, style, style_hash = _assets()
+    manifest, report = _legible(manifest), _legible(report)
+    funnel = _funnel(report.get("steps") or [], manifest)
+    quality = _quality(report.get("quality"))
+    mixture = _mixture(manifest)
+    near = _duplicates(report.get("duplicates"), report.get("steps") or [], manifest)
+    return template.render(
+        policy=f"default-src 'none'; style-src {style_hash}; img-src data:; base-uri 'none'; form-action 'none'",
+        style=Markup(style),
+        name=visible(name),
+        head=_head(manifest, funnel),
+        notes=_notes(manifest, report, funnel, mixture),
+        funnel=funnel,
+        lengths=_lengths(funnel),
+        quality=quality,
+        duplicates=near,
+        contamination=_contamination(report.get("contamination")),
+        mixture=mixture,
+        examples=_examples(report.get("steps") or []),
+        origins=_origins(manifest),
+        tokenizer=manifest["tokenizer"],
+        inputs_sha256=manifest.get("inputs_sha256", ""),
+        shards=[shard for split in manifest["splits"].values() for shard in split["shards"]],
+        settings=json.dumps(manifest.get("settings", {}), indent=2, ensure_ascii=False),
+        made_by=manifest.get("rein", ""),
+        version=__version__,
+    )
+
+
+@cache
+def _assets() -> tuple[Template, str, str]:
+    """The template, the style of all our reports, and the hash of it together with what this page adds."""
+    here = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"n": _n, "mb": _mb, "percent": percent, "epochs": _epochs, "cut": _cut, "excerpt": _excerpt}
+    template = environment.get_template("report.html")
+    style = Path(runs.__file__).with_name("static").joinpath("report.css").read_text(encoding="utf-8")
+    own = "".join(template.blocks["style"](template.new_context()))
+    digest = base64.b64encode(hashlib.sha256((style + own).encode()).digest()).decode()
+    return template, style, f"'sha256-{digest}'"
+
+
+def _legible(value: Any) -> Any:
+    """JSON with every text in it as it may stand on a page."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {visible(key): _legible(item) for key, item in value.items()}
+    return [_legible(item) for item in value] if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------------------------------------------- numbers
+
+
+def percent(part: float) -> str:
+    """A part of 1 in percent; what is not nothing, and not all, does not look so.
+
+    Example  >>> percent(0.25), percent(0.00002), percent(0.9999), percent(0.0)
+             ('25.0%', '0.002%', '>99.9%', '0%')
+    """
+    if part == 0:
+        return "0%"
+    if 0.9995 <= part < 1:
+        return ">99.9%"
+    return f"{part:.1%}" if part >= 0.001 else f"{part * 100:.2g}%" if part >= 1e-6 else "<0.0001%"
+
+
+def _n(value: int) -> str:
+    return f"{value:,}"
+
+
+def _mb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.2f} MB" if n_bytes >= 5000 or not n_bytes else "<0.01 MB"
+
+
+def _epochs(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def _excerpt(text: str) -> str:
+    return re.sub(r"\n\s*\n", "\n", text.strip())
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+# ---------------------------------------------------------------------------------------------------- figures
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A range of values, drawn linearly or by their logarithm, with its ticks."""
+
+    low: float
+    high: float
+    ticks: Sequence[tuple[float, str]]
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """Where a value lies from 0 to 1; what is outside lies at the end."""
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(max(value, low))
+        return min(max((value - low) / (high - low), 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is drawn: an area above the axis, a line, or dots; `label` is empty where the title says it."""
+
+    label: str
+    colour: str  # a class of the style: c0 … c5, soft
+    style: str  # area, line, dots
+    points: Points
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure: what it shows in words, its axes, its marks, texts at points, and one upright rule."""
+
+    title: str
+    unit: str  # of both axes
+    said: str  # for those who cannot see it
+    x: Axis
+    y: Axis
+    marks: Sequence[Mark]
+    texts: Sequence[tuple[float, float, str]] = field(default=())
+    rule: tuple[float, str] | None = None
+
+    def geometry(self) -> Json:
+        """What the template writes down: positions as text, one path per mark."""
+        width, height, left, bottom = FRAME
+        right, top, floor = width - 12, 14, height - bottom
+
+        def across(value: float) -> float:
+            return left + self.x.at(value) * (right - left)
+
+        def down(value: float) -> float:
+            return floor - self.y.at(value) * (floor - top)
+
+        marks = []
+        for mark in self.marks:
+            dots = [(f"{across(x):.1f}", f"{down(y):.1f}") for x, y in mark.points]
+            path = "" if mark.style == "dots" or not dots else "M" + "L".join(f"{x} {y}" for x, y in dots)
+            marks.append({"mark": mark, "path": path, "dots": dots if mark.style == "dots" else []})
+        return {
+            "width": width, "height": height, "left": left, "right": right, "top": top, "floor": floor,
+            "x_ticks": [(f"{across(value):.1f}", text) for value, text in self.x.ticks],
+            "y_ticks": [(f"{down(value):.1f}", text) for value, text in self.y.ticks],
+            "marks": marks,
+            "texts": [(f"{across(x):.1f}", f"{down(y) - 5:.1f}", text) for x, y, text in self.texts],
+            "rule": None if self.rule is None else (f"{across(self.rule[0]):.1f}", self.rule[1]),
+            "rule_right": self.rule is not None and self.x.at(self.rule[0]) > 0.6,
+        }  # fmt: skip
+
+
+def steps_of(edges: Sequence[float], heights: Sequence[float]) -> Points:
+    """The outline of a histogram, from the axis and back to it.
+
+    Example  >>> steps_of([0, 1, 2], [3, 5])
+             [(0, 0), (0, 3), (1, 3), (1, 5), (2, 5), (2, 0)]
+    """
+    points: Points = [(edges[0], 0)]
+    for left, right, height in zip(edges, edges[1:], heights, strict=False):
+        points += [(left, height), (right, height)]
+    return [*points, (edges[-1], 0)]
+
+
+def _linear(low: float, high: float, about: int = 4) -> Axis:
+    return Axis(low, high, [(value, number(value)) for value in ticks(low, high, about)])
+
+
+def _counts(most: float) -> Axis:
+    """Of counts, by their logarithm: one document stands above the axis, none lies on it."""
+    high = max(most, 1) * 1.6
+    decades = range(math.floor(math.log10(high)) + 1)
+    every = max(1, len(decades) // 4)
+    return Axis(0.5, high, [(10.0**decade, number(10.0**decade)) for decade in decades[::every]], log=True)
+
+
+def _tick(part: float) -> str:
+    return f"{100 * part:g}%"
+
+
+def _fractions(least: float) -> Axis:
+    """Of parts of 1, by their logarithm, down to the decade of the least."""
+    lowest = math.floor(math.log10(max(least, 1e-12)))
+    every = max(1, -lowest // 4)
+    return Axis(10.0**lowest, 1.0, [(10.0**power, _tick(10.0**power)) for power in range(0, lowest - 1, -every)], True)
+
+
+# ------------------------------------------------------------------------------------------------ head and notes
+
+
+def _head(manifest: Json, funnel: Json | None) -> Json:
+    """The key numbers."""
+    splits = manifest["splits"]
+    sums = {what: sum(split[what] for split in splits.values()) for what in ("documents", "tokens", "bytes")}
+    sources = [about["source"] for about in manifest.get("mixture", [])]
+    found = funnel["found"] if funnel is not None else manifest["items"]
+    return {
+        **sums,
+        "kept_frac": _share(sums["documents"], found),
+        "found": found,
+        "sources": sources,
+        # end-of-text ids are no text
+        "bytes_per_token": _share(sums["bytes"], sums["tokens"] - sums["documents"]),
+        "splits": [{"name": name, **split} for name, split in splits.items()],
+    }
+
+
+def _notes(manifest: Json, report: Json, funnel: Json | None, mixture: Json | None) -> list[str]:
+    """What a reader should not miss."""
+    notes = []
+    for source in funnel["sources"] if funnel is not None else []:
+        if source["found"] and source["kept"] < LITTLE_FRAC * source["found"]:
+            notes.append(
+                f"Of {source['name']}, {source['kept']:,} of {source['found']:,} items are in the corpus "
+                f"({percent(source['kept'] / source['found'])})."
+            )
+    if mixture is not None and mixture["runs"]:
+        often = [row for row in mixture["rows"] if row["epochs"][0] > OFTEN_EPOCHS]
+        notes += [
+            f"Training on {number(mixture['runs'][0])} tokens by this mixture reads {row['source']}, "
+            f"which has {count(row['tokens'], 'token')}, {_epochs(row['epochs'][0])} times."
+            for row in often
+        ]
+    if report.get("quality"):
+        training = report["quality"]["training"]
+        if not training["fit"]["converged"]:
+            notes.append(f"The quality classifier did not converge in {training['fit']['iterations']:,} iterations.")
+        if training["alpha"]["at_limit"]:
+            notes.append(
+                f"The alpha whose kept documents score most like the positives, {training['alpha']['alpha']:g}, is the "
+                "first or last of those tried: the best may lie beyond."
+            )
+    if report.get("duplicates") and (large := report["duplicates"]["large_groups"]):
+        notes.append(
+            f"{count(large, 'group')} of documents with a key in common had too many members to compare all their "
+            "pairs: each was compared with some of the others."
+        )
+    if "heldout" not in manifest["splits"]:
+        notes.append("Nothing is held out: this corpus cannot measure what it trains.")
+    return notes
+
+
+# ---------------------------------------------------------------------------------------------------- the funnel
+
+
+def _funnel(steps: Sequence[Json], manifest: Json) -> Json | None:
+    """Sources by stages, in documents; the stream of them as a figure; every reason."""
+    own = [step for step in steps if step["stage"] != LINKS]
+    if not own:
+        return None
+    stages = list(dict.fromkeys(step["stage"] for step in own))
+    tokens = {about["source"]: about["tokens"] for about in manifest.get("mixture", [])}
+    sources = []
+    for place, name in enumerate(dict.fromkeys(step["source"] for step in own)):
+        by_stage = {step["stage"]: step for step in own if step["source"] == name}
+        first, last = next(iter(by_stage.values())), list(by_stage.values())[-1]
+        after = [first["items"]]
+        for stage in stages:
+            after.append(by_stage[stage]["documents"] if stage in by_stage else after[-1])
+        sources.append(
+            {
+                "name": name,
+                "colour": f"c{place % 6}",
+                "found": first["items"],
+                "after": after,
+                "passed": [stage in by_stage for stage in stages],
+                "kept": last["documents"],
+                "kept_frac": _share(last["documents"], first["items"]),
+                "bytes_read": first["bytes"],
+                "bytes": last["bytes"],
+                "read": first["documents"],
+                "lengths_read": first["lengths"],
+                "lengths": last["lengths"],
+                "tokens": tokens.get(name, 0),
+            }
+        )
+    sums = [sum(source["after"][place] for source in sources) for place in range(len(stages) + 1)]
+    lost = [0, *(sum(about["count"] for step in own if step["stage"] == stage for about in step["dropped"].values())
+                 for stage in stages)]  # fmt: skip
+    columns = [
+        {"title": title, "documents": documents, "frac": _share(documents, sums[0]), "dropped": dropped}
+        for title, documents, dropped in zip(["found", *stages], sums, lost, strict=True)
+    ]
+    return {
+        "found": sums[0],
+        "kept": sums[-1],
+        "bytes_read": sum(source["bytes_read"] for source in sources),
+        "bytes": sum(source["bytes"] for source in sources),
+        "tokens": sum(tokens.values()),
+        "columns": columns,
+        "sources": sources,
+        "flow": _flow(sources, columns),
+        "reasons": [_reasons(step) for step in steps],
+    }
+
+
+def _reasons(step: Json) -> Json:
+    """One stage of one source: what it dropped, the most frequent reason first."""
+    return {
+        "stage": step["stage"],
+        "source": step["source"],
+        "items": step["items"],
+        "documents": step["documents"],
+        "kept_frac": _share(step["documents"], step["items"]),
+        "rows": [
+            {
+                "reason": reason,
+                "count": about["count"],
+                "frac": _share(about["count"], step["items"]),
+                "width": f"{100 * min(_share(about['count'], step['items']), 1):.2f}",
+                "first": about["first"],
+                "more": about["count"] > len(about["first"]),
+            }
+            for reason, about in step["dropped"].items()
+        ],
+    }
+
+
+def _flow(sources: Sequence[Json], columns: Sequence[Json]) -> Json:
+    """Streams of documents from stage to stage: one per source, and from each what is dropped, downwards.
+
+    Heights are to scale; no text is in the figure, so that it may be stretched to any width.
+    """
+    width, height = FLOW
+    gap = 4.0
+    # What is kept comes first and what is dropped last; where documents are cut into pieces there can be more of both.
+    most = max(column["documents"] + column["dropped"] for column in columns)
+    scale = (height - gap * (len(sources) + 1)) / max(most, 1)
+    step = width / len(columns)
+    half = 12.0
+    ribbons, blocks = [], []
+    starts: list[float] = []
+    for place in range(len(columns)):
+        middle = step * (place + 0.5)
+        tops, top = [], 0.0
+        for source in sources:
+            tops.append(top)
+            tall = source["after"][place] * scale
+            blocks.append((source["colour"], f"{middle - half:.1f}", f"{top:.2f}", f"{tall:.2f}"))
+            top += tall + gap
+        if place:
+            left, right = middle - step + half, middle - half
+            losses = [max(source["after"][place - 1] - source["after"][place], 0) * scale for source in sources]
+            fall = height - sum(losses)
+            for source, start, end, loss in zip(sources, starts, tops, losses, strict=True):
+                tall = source["after"][place] * scale
+                before = min(tall, source["after"][place - 1] * scale)
+                ribbons.append((source["colour"], "", _ribbon(left, start, start + before, right, end, end + tall)))
+                if loss:
+                    lost = _ribbon(left, start + before, start + before + loss, right, fall, fall + loss)
+                    ribbons.append((source["colour"], "lost", lost))
+                    blocks.append((f"{source['colour']} lost", f"{right:.1f}", f"{fall:.2f}", f"{loss:.2f}"))
+                    fall += loss
+        starts = tops
+    return {"width": width, "height": height, "block": f"{2 * half:.0f}", "blocks": blocks, "ribbons": ribbons}
+
+
+def _ribbon(x0: float, top0: float, bottom0: float, x1: float, top1: float, bottom1: float) -> str:
+    """A band from one upright edge to another, with level ends."""
+    middle = (x0 + x1) / 2
+    return (
+        f"M{x0:.1f} {top0:.2f}C{middle:.1f} {top0:.2f} {middle:.1f} {top1:.2f} {x1:.1f} {top1:.2f}"
+        f"V{bottom1:.2f}C{middle:.1f} {bottom1:.2f} {middle:.1f} {bottom0:.2f} {x0:.1f} {bottom0:.2f}Z"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- lengths
+
+
+def _lengths(funnel: Json | None) -> list[Chart]:
+    """Histograms of documents by their size, after reading and in the corpus: of all, and of each source."""
+    if funnel is None:
+        return []
+    sources = funnel["sources"]
+    every = {
+        "name": "All sources",
+        "colour": "c0" if len(sources) == 1 else "ink",
+        "lengths_read": _sum(source["lengths_read"] for source in sources),
+        "lengths": _sum(source["lengths"] for source in sources),
+        "read": sum(source["read"] for source in sources),
+        "kept": funnel["kept"],
+        "bytes_read": funnel["bytes_read"],
+        "bytes": funnel["bytes"],
+    }
+    shown = [every, *sources] if len(sources) > 1 else sources
+    used = {int(bits) for bits in every["lengths_read"] | every["lengths"]}
+    return [_length_chart(source, min(used), max(used)) for source in shown if source["read"]] if used else []
+
+
+def _sum(histograms: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    summed: dict[str, int] = {}
+    for histogram in histograms:
+        for key, value in histogram.items():
+            summed[key] = summed.get(key, 0) + value
+    return summed
+
+
+def _length_chart(source: Json, first: int, last: int) -> Chart:
+    """Bin b holds the documents of 2^(b−1) to 2^b − 1 bytes."""
+    bins = range(first, last + 1)
+    edges = [float(bits - 1) for bits in (*bins, last + 1)]
+    before, after = ([source[key].get(str(bits), 0) for bits in bins] for key in ("lengths_read", "lengths"))
+    every = max(1, -(-len(bins) // 7))
+    x = Axis(edges[0], edges[-1], [(edge, _bytes(round(edge))) for edge in edges[::every]])
+    mean = _kb(_share(source["bytes_read"], source["read"]))
+    mean_kept = f", {_kb(source['bytes'] / source['kept'])} in the corpus" if source["kept"] else ""
+    return Chart(
+        source["name"],
+        f"{source['read']:,} documents read, {source['kept']:,} in the corpus; mean size {mean} read{mean_kept}",
+        f"Documents by size: {source['read']:,} read, {source['kept']:,} in the corpus.",
+        x,
+        _counts(max(*before, *after)),
+        [
+            Mark("read", "soft", "area", steps_of(edges, before)),
+            Mark("in the corpus", source["colour"], "area", steps_of(edges, after)),
+        ],
+    )
+
+
+def _bytes(bits: int) -> str:
+    """2^bits bytes.
+
+    Example  >>> _bytes(6), _bytes(13), _bytes(20)
+             ('64 B', '8 KiB', '1 MiB')
+    """
+    unit = min(max(bits, 0) // 10, 4)
+    return f"{2 ** (bits - 10 * unit):g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"
+
+
+def _kb(n_bytes: float) -> str:
+    return f"{n_bytes / 1000:,.1f} kB" if n_bytes >= 1000 else f"{n_bytes:,.0f} B"
+
+
+# ---------------------------------------------------------------------------------------------------- quality
+
+
+def _quality(quality: Json | None) -> Json | None:
+    """How well the classifier tells the two sides apart, and what its draw kept."""
+    if quality is None:
+        return None
+    training, alpha = quality["training"], quality["alpha"]
+    chosen = [
+        {
+            "source": one["source"],
+            "documents": sum(one["scores"]),
+            "kept": sum(one["kept_scores"]),
+            "frac": _share(sum(one["kept_scores"]), sum(one["scores"])),
+            "expected": next((row["kept_frac"] for row in one["kept_frac"] if row["alpha"] == alpha), None),
+            "ends": _share(one["scores"][0] + one["scores"][-1], sum(one["scores"])),
+            "width": 1 / max(len(one["scores"]), 1),
+        }
+        for one in quality["chosen"]
+    ]
+    return {
+        "alpha": alpha,
+        "nearest": training["alpha"]["alpha"],
+        "training": training,
+        "heldout": training["heldout"],
+        "chosen": chosen,
+        "charts": [
+            _sides_chart(training["alpha"]),
+            *(_scores_chart(one) for one in quality["chosen"] if sum(one["scores"])),
+            _rule_chart(quality["chosen"], alpha),
+            _alpha_chart(quality),
+            _distance_chart(training["alpha"], alpha),
+        ],
+    }
+
+
+def _sides_chart(about: Json) -> Chart:
+    histogram = about["histogram"]
+    most = max(*histogram["positives"], *histogram["raw"], *histogram["kept"])
+    high = max(most, 1e-9) * 1.08
+    marks = [
+        Mark(label, colour, style, steps_of(histogram["edges"], histogram[name]))
+        for label, name, colour, style in (
+            ("positives", "positives", "c2", "area"),
+            ("raw", "raw", "soft", "area"),
+            (f"raw, as α = {about['alpha']:g} would keep it", "kept", "c1", "line"),
+        )
+    ]
+    return Chart(
+        "Scores of held-out documents",
+        "part of the documents, by score; none of them was trained on",
+        "Histograms of the scores of positives, raw documents, and those of the raw that would be kept.",
+        _linear(0, 1, 5),
+        Axis(0, high, [(value, _tick(value)) for value in ticks(0, high, 4)]),
+        marks,
+    )
+
+
+def _scores_chart(one: Json) -> Chart:
+    edges = _edges(one["scores"])
+    return Chart(
+        f"Scores of {one['source']}",
+        "documents, by score; logarithmic",
+        f"Of {sum(one['scores']):,} documents of {one['source']}, {sum(one['kept_scores']):,} were kept.",
+        _linear(0, 1, 5),
+        _counts(max(one["scores"])),
+        [
+            Mark("all", "soft", "area", steps_of(edges, one["scores"])),
+            Mark("kept", "c1", "area", steps_of(edges, one["kept_scores"])),
+        ],
+    )
+
+
+def _edges(bins: Sequence[Any]) -> list[float]:
+    return [place / len(bins) for place in range(len(bins) + 1)]
+
+
+def _rule_chart(chosen: Sequence[Json], alpha: float) -> Chart:
+    """The closed form, and beside it what the draw did in each bin of scores that has enough documents."""
+    curve: Points = [(score / 200, (2 - score / 200) ** -alpha) for score in range(201)]
+    scores, kept = ([sum(bins) for bins in zip(*(one[key] for one in chosen), strict=True)]
+                    for key in ("scores", "kept_scores"))  # fmt: skip
+    dots: Points = [
+        ((place + 0.5) / len(scores), drawn / of)
+        for place, (of, drawn) in enumerate(zip(scores, kept, strict=True))
+        if of >= ENOUGH
+    ]
+    return Chart(
+        "The rule, and what it did",
+        f"part that is kept, logarithmic, by score; of bins of {ENOUGH} documents or more, on the axis if none was kept",
+        f"The probability to be kept rises with the score from {percent(2**-alpha)} at 0 to 100% at 1.",
+        _linear(0, 1, 5),
+        _fractions(min([2**-alpha, *(kept for _, kept in dots if kept)]) * 0.99),
+        [
+            Mark(f"P(keep) = (2 − s){_raised(-alpha)}", "c0", "line", curve),
+            *([Mark("kept by the draw", "c1", "dots", dots)] if dots else []),
+        ],
+    )
+
+
+def _raised(power: float) -> str:
+    return f"{power:g}".translate(str.maketrans("-+.e0123456789", "⁻⁺·ᵉ⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _alpha_chart(quality: Json) -> Chart:
+    curves = [
+        ("raw, held-out", "soft", [(row["alpha"], row["kept_frac"]) for row in quality["training"]["alpha"]["rows"]])
+    ]
+    curves += [
+        (one["source"], f"c{place % 6}", [(row["alpha"], row["kept_frac"]) for row in one["kept_frac"]])
+        for place, one in enumerate(quality["chosen"])
+    ]
+    marks = [Mark(label, colour, "line", [p for p in points if p[1] > 0]) for label, colour, points in curves]
+    least = min((fraction for mark in marks for _, fraction in mark.points), default=0.1)
+    most = max((alpha for mark in marks for alpha, _ in mark.points), default=quality["alpha"])
+    return Chart(
+        "What another α would keep",
+        "part of the documents that is kept on average, logarithmic, by α",
+        "The part of the documents that is kept falls as alpha rises.",
+        _linear(0, max(most, quality["alpha"]), 6),
+        _fractions(least),
+        marks,
+        rule=(quality["alpha"], f"α = {quality['alpha']:g}"),
+    )
+
+
+def _distance_chart(about: Json, alpha: float) -> Chart:
+    points: Points = [(row["alpha"], row["distance"]) for row in about["rows"]]
+    high = max(distance for _, distance in points) * 1.1 or 1.0
+    nearest = [point for point in points if point[0] == about["alpha"]]
+    return Chart(
+        "How unlike the positives the kept documents score",
+        "mean distance of scores, by α; 0 were the same distribution",
+        f"The distance is smallest at alpha {about['alpha']:g}.",
+        _linear(0, max(*(x for x, _ in points), alpha), 6),
+        _linear(0, high, 5),
+        [Mark("", "soft", "line", points), Mark(f"smallest, α = {about['alpha']:g}", "c1", "dots", nearest)],
+        rule=(alpha, f"α = {alpha:g}"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- duplicates
+
+
+def _duplicates(about: Json | None, steps: Sequence[Json], manifest: Json) -> Json | None:
+    """Near-duplicates: how similar, in groups of which sizes, and the largest of them."""
+    if about is None:
+        return None
+    sizes = grouped_sizes({int(size): n for size, n in about["sizes"].items()})
+    charts = []
+    if any(about["similarities"]):
+        charts.append(_similarity_chart(about["similarities"], about["threshold"], _SETS[about["mode"]]))
+    if sizes:
+        charts.append(_sizes_chart(sizes))
+    return {
+        **about,
+        "sets": _SETS[about["mode"]],
+        "prefer": (manifest.get("settings", {}).get("near_duplicates") or {}).get("prefer") or [],
+        "exact": _dropped(steps, "duplicate"),
+        "ids": _dropped(steps, "duplicate id"),
+        "stays": any("stays" in one for group in about["largest"] for one in group["documents"]),
+        "charts": charts,
+    }
+
+
+_SETS = {"shingles": "sets of 5 words in a row", "gpt3": "sets of words"}
+
+
+def _dropped(steps: Sequence[Json], reason: str) -> int:
+    return sum(step["dropped"][reason]["count"] for step in steps if reason in step["dropped"])
+
+
+def grouped_sizes(sizes: Mapping[int, int]) -> list[tuple[str, int]]:
+    """Groups counted by size: 2, 3, 4, then by powers of two, up to the largest.
+
+    Example  >>> grouped_sizes({2: 248, 3: 8, 5: 1, 7: 1, 20: 1})
+             [('2', 248), ('3', 8), ('4', 0), ('≤8', 2), ('≤16', 0), ('≤32', 1)]
+    """
+    bounds = [2, 3, 4]
+    while sizes and bounds[-1] < max(sizes):
+        bounds.append(bounds[-1] * 2)
+    rows = []
+    for low, high in zip([1, *bounds], bounds, strict=False):
+        rows.append(
+            (f"{high:,}" if high <= 4 else f"≤{high:,}", sum(n for size, n in sizes.items() if low < size <= high))
+        )
+    while rows and not rows[-1][1]:
+        rows.pop()
+    return rows
+
+
+def _similarity_chart(bins: Sequence[int], threshold: float, sets: str) -> Chart:
+    """The bins from the threshold on; no pair is in those below."""
+    first = min(int(threshold * len(bins) + 1e-9), next(place for place, n in enumerate(bins) if n))
+    edges, shown = _edges(bins)[first:], bins[first:]
+    texts = [((a + b) / 2, n, f"{n:,}") for a, b, n in zip(edges, edges[1:], shown, strict=False) if n]
+    return Chart(
+        "Similarity of the pairs",
+        f"pairs of documents, logarithmic, by the Jaccard similarity of their {sets}",
+        f"Pairs of documents from a similarity of {edges[0]:g} to 1: {', '.join(f'{n:,}' for n in shown)}.",
+        _linear(edges[0], 1.0, 5),
+        _counts(max(shown)),
+        [Mark("", "c0", "area", steps_of(edges, shown))],
+        texts=texts if len(shown) <= 8 else (),
+    )
+
+
+def _sizes_chart(sizes: Sequence[tuple[str, int]]) -> Chart:
+    points: Points = []
+    for place, (_, n) in enumerate(sizes):
+        points += [(place + 0.12, 0), (place + 0.12, n), (place + 0.88, n), (place + 0.88, 0)]
+    every = -(-len(sizes) // 10)
+    names = [(place + 0.5, name) for place, (name, _) in enumerate(sizes)]
+    return Chart(
+        "Sizes of the groups",
+        "groups, logarithmic, by how many documents are in them",
+        f"Groups by size: {', '.join(f'{name}: {n:,}' for name, n in sizes)}.",
+        Axis(0, len(sizes), names[::-every]),
+        _counts(max(n for _, n in sizes)),
+        [Mark("", "c0", "area", points)],
+        texts=[(place + 0.5, n, f"{n:,}") for place, (_, n) in enumerate(sizes) if n],
+    )
+
+
+# ------------------------------------------------------------------------------------------------ evaluation sets
+
+
+def _contamination(about: Json | None) -> Json | None:
+    """What was found of each evaluation set."""
+    if about is None:
+        return None
+    sets = about["sets"]
+    sums = {key: sum(one[key] for one in sets) for key in ("examples", "grams", "grams_found")}
+    return {
+        **sums,
+        "rules": about["rules"],
+        "sets": sets,
+        "notes": about["notes"],
+        "short_examples": sum(one["short_examples"] for one in sets),
+        "matched": [one for one in sets if one["matches"]],
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- the mixture
+
+
+def _mixture(manifest: Json) -> Json | None:
+    """What training draws from each source, in runs of several lengths."""
+    sources = manifest.get("mixture") or []
+    total = sum(about["tokens"] for about in sources)
+    if not total:
+        return None
+    given = mixture_of(manifest)
+    tokens = {about["source"]: about["tokens"] for about in sources}
+    mixture = given or Mixture(tokens, {source: n / total for source, n in tokens.items()})
+    lengths = [round((mixture.pass_tokens or total) * passes) for passes in PASSES] if given is not None else []
+    tables = [mixture.table(length) for length in lengths]
+    rows = [
+        {
+            "source": about["source"],
+            "colour": f"c{place % 6}",
+            "documents": about["documents"],
+            "tokens": about["tokens"],
+            "part": about["tokens"] / total,
+            "asked": about["weight"] if mixture.weights is not None else about["epochs"],
+            "share": mixture.shares[about["source"]],
+            "epochs": [table[place].epochs for table in tables],
+        }
+        for place, about in enumerate(sources)
+    ]
+    return {
+        "rows": rows,
+        "runs": lengths,
+        "by": "weight" if mixture.weights is not None else "epochs",
+        "tokens": total,
+        "weight_sum": None if mixture.weights is None else math.fsum(mixture.weights.values()),
+        "bars": [("tokens in the corpus", _stack(rows, "part"))]
+        + ([("tokens that training reads", _stack(rows, "share"))] if lengths else []),
+    }
+
+
+def _stack(rows: Sequence[Json], key: str) -> list[tuple[str, str, str]]:
+    """Colour, left end and width of each part of a bar of 100."""
+    parts, left = [], 0.0
+    for row in rows:
+        width = 100 * row[key]
+        parts.append((row["colour"], f"{left:.3f}", f"{width:.3f}"))
+        left += width
+    return parts
+
+
+# ------------------------------------------------------------------------------------------ examples and origins
+
+
+def _examples(steps: Sequence[Json]) -> list[Json]:
+    """Documents that were kept, and that were dropped by each reason: of each stage of each source."""
+    return [
+        {
+            "stage": step["stage"],
+            "source": step["source"],
+            "reasons": [
+                {
+                    "reason": reason,
+                    "count": step["dropped"][reason]["count"] if reason else step["documents"],
+                    "documents": [{"id": id, "text": text} for _, id, text in chosen],
+                }
+                for reason, chosen in step["examples"].items()
+                if chosen
+            ],
+        }
+        for step in steps
+        if any(step["examples"].values())
+    ]
+
+
+def _origins(manifest: Json) -> Json | None:
+    """Where the text is from, the largest first, and under which licences."""
+    rows = [
+        {
+            "name": f"{about['package']} {about['version']}".strip() or about["source"],
+            "source": about["source"],
+            "license": about["license"],
+            "documents": sum(about["documents"].values()),
+            "bytes": sum(about["bytes"].values()),
+            "splits": list(about["documents"]),
+        }
+        for about in manifest.get("origins", [])
+    ]
+    if not rows:
+        return None
+    rows.sort(key=lambda row: -row["bytes"])
+    total = sum(row["bytes"] for row in rows)
+    licenses: dict[str, Json] = {}
+    for row in rows:
+        one = licenses.setdefault(row["license"], {"origins": 0, "documents": 0, "bytes": 0})
+        for key, value in (("origins", 1), ("documents", row["documents"]), ("bytes", row["bytes"])):
+            one[key] += value
+    return {
+        "rows": rows[:ORIGINS],
+        "rest": rows[ORIGINS:],
+        "licenses": [
+            {"license": license, "frac": _share(one["bytes"], total), **one}
+            for license, one in sorted(licenses.items(), key=lambda item: -item[1]["bytes"])
+        ],
+    }
