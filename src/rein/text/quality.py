@@ -21,11 +21,11 @@ import hashlib
 import heapq
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,19 @@ LOW_QUALITY = "low quality"
 MIN_DOCUMENTS = 20
 
 Scores = npt.NDArray[np.float64]
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def _one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """Sums of more threads have another order, and so other last bits; after them a search may end elsewhere."""
+
+    @wraps(function)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        with threadpool_limits(1, "blas"):
+            return function(*args, **kwargs)
+
+    return limited
 
 
 # ------------------------------------------------------------------------------------------------ the classifier
@@ -188,6 +201,7 @@ class Fit(NamedTuple):
     converged: bool
 
 
+@_one_thread
 def train(
     positives: Iterable[str],
     negatives: Iterable[str],
@@ -269,6 +283,7 @@ def train(
     return Classifier(found.weights, found.intercept), report
 
 
+@_one_thread
 def fit(
     counts: sparse.csr_matrix,
     labels: npt.NDArray[np.bool_],
@@ -313,10 +328,9 @@ def fit(
 
     start = np.zeros(len(seen) + 1)
     start[-1] = math.log(target.sum() / (n - target.sum()))
-    with threadpool_limits(1, "blas"):
-        point, loss, about = optimize.fmin_l_bfgs_b(
-            objective, start, m=10, factr=tolerance / np.finfo(float).eps, pgtol=tolerance, maxiter=max_iterations
-        )
+    point, loss, about = optimize.fmin_l_bfgs_b(
+        objective, start, m=10, factr=tolerance / np.finfo(float).eps, pgtol=tolerance, maxiter=max_iterations
+    )
     weights = np.zeros(n_features)
     weights[seen] = point[:-1] * per_sigma
     intercept = float(point[-1] - mean @ weights[seen])
@@ -415,6 +429,7 @@ def kept_fraction(scores: Scores, alphas: Sequence[float] = ALPHAS) -> list[floa
     return [float(np.mean((2.0 - scores) ** -alpha)) for alpha in alphas]
 
 
+@_one_thread
 def calibrate_alpha(positive_scores: Scores, raw_scores: Scores, alphas: Sequence[float] = ALPHAS) -> dict[str, Any]:
     """Which alpha lets the kept documents score most like the positives, and what each alpha would do.
 

@@ -41,10 +41,11 @@ LINKS = "links"  # the stage whose items are rows of a link dump, no documents
 PASSES = (1, 3, 10)
 OFTEN_EPOCHS = 10  # a source read more often than this in one pass is worth a note
 LITTLE_FRAC = 0.01  # so is a source of which less than this is left
-ORIGINS = 20  # shown at once
 ENOUGH = 10  # documents in a bin of scores, for the kept part of them to say something
 FRAME = (480, 226, 66, 34)  # width, height, left and bottom margins
 FLOW = (1000, 240)
+_SPLIT_NAMES = {"train": "train", "heldout": "held out"}
+_SETS = {"shingles": "sets of 5 words in a row", "gpt3": "sets of words"}
 
 Json = dict[str, Any]
 Points = list[tuple[float, float]]
@@ -189,8 +190,9 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[:most] + "…"
 
 
-def _excerpt(text: str) -> str:
-    return re.sub(r"\n\s*\n", "\n", text.strip())
+def _excerpt(text: str, most: int) -> str:
+    """The beginning of a document, of which `most` characters were kept for the report, without blank lines."""
+    return re.sub(r"\n\s*\n", "\n", text[:most].strip()) + ("…" if len(text) >= most else "")
 
 
 def _share(part: float, whole: float) -> float:
@@ -318,7 +320,7 @@ def _head(manifest: Json, funnel: Json | None) -> Json:
         "sources": sources,
         # end-of-text ids are no text
         "bytes_per_token": _share(sums["bytes"], sums["tokens"] - sums["documents"]),
-        "splits": [{"name": name, **split} for name, split in splits.items()],
+        "splits": [{"name": _SPLIT_NAMES[name], **split} for name, split in splits.items()],
     }
 
 
@@ -637,7 +639,7 @@ def _rule_chart(chosen: Sequence[Json], alpha: float) -> Chart:
     ]
     return Chart(
         "The rule, and what it did",
-        f"part that is kept, logarithmic, by score; of bins of {ENOUGH} documents or more, on the axis if none was kept",
+        f"part that is kept, logarithmic, by score; dots for bins of {ENOUGH} documents or more, at the foot for none",
         f"The probability to be kept rises with the score from {percent(2**-alpha)} at 0 to 100% at 1.",
         _linear(0, 1, 5),
         _fractions(min([2**-alpha, *(kept for _, kept in dots if kept)]) * 0.99),
@@ -711,9 +713,6 @@ def _duplicates(about: Json | None, steps: Sequence[Json], manifest: Json) -> Js
         "stays": any("stays" in one for group in about["largest"] for one in group["documents"]),
         "charts": charts,
     }
-
-
-_SETS = {"shingles": "sets of 5 words in a row", "gpt3": "sets of words"}
 
 
 def _dropped(steps: Sequence[Json], reason: str) -> int:
@@ -872,7 +871,7 @@ def _origins(manifest: Json) -> Json | None:
             "license": about["license"],
             "documents": sum(about["documents"].values()),
             "bytes": sum(about["bytes"].values()),
-            "splits": list(about["documents"]),
+            "splits": [_SPLIT_NAMES[split] for split in about["documents"]],
         }
         for about in manifest.get("origins", [])
     ]
@@ -886,8 +885,7 @@ def _origins(manifest: Json) -> Json | None:
         for key, value in (("origins", 1), ("documents", row["documents"]), ("bytes", row["bytes"])):
             one[key] += value
     return {
-        "rows": rows[:ORIGINS],
-        "rest": rows[ORIGINS:],
+        "rows": rows,
         "licenses": [
             {"license": license, "frac": _share(one["bytes"], total), **one}
             for license, one in sorted(licenses.items(), key=lambda item: -item[1]["bytes"])
