@@ -50,7 +50,8 @@ MIN_DOCUMENTS = 20
 
 Scores = npt.NDArray[np.float64]
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def _one_thread(function: Callable[P, R]) -> Callable[P, R]:
