@@ -275,8 +275,8 @@ def test_what_is_missing_of_an_unfinished_build_is_said(tmp_path, jsonl, byte_to
     with pytest.raises(KeyboardInterrupt):
         build(config)
     monkeypatch.undo()
-    (tmp_path / "corpus" / "work" / "assembling" / "input-00000.train.parquet").unlink()
-    with pytest.raises(UserError, match=r"input-00000.train.parquet cannot be read"):
+    (tmp_path / "corpus" / "work" / "assembling" / "input-00000.000.train.000.parquet").unlink()
+    with pytest.raises(UserError, match=r"input-00000.000.train.000.parquet cannot be read"):
         build(config)
 
 
@@ -358,7 +358,7 @@ def test_killed_in_every_stage_and_resumed_it_gives_the_same_bytes(tmp_path, job
     rng = random.Random(0)
     killed = 0
     for sign in ("config.json", "work/reading/*.parquet", "work/fingerprints/*.keys.npy", "work/duplicate-ids/*.npy",
-                 "work/candidate-pairs/*.npy", "work/assembling/*.train.parquet", "work/learning*/tokenizer.json",
+                 "work/candidate-pairs/*.npy", "work/assembling/*.train.*.parquet", "work/learning*/tokenizer.json",
                  "work/tokenising/*.tokens", "train-00001.bin", "train-00004.bin", "heldout-*"):  # fmt: skip
         process = subprocess.Popen([*job, "--out", tmp_path / "killed"], start_new_session=True, **quiet)
         while process.poll() is None and not list((tmp_path / "killed").glob(sign)):

@@ -260,6 +260,17 @@ def test_the_streams_are_to_scale(html):
     assert max(float(top) + float(height) for _, top, height in blocks) <= 240.01
 
 
+def test_streams_of_many_sources_stay_inside():
+    found = corpus_report()
+    found["steps"] = [step("read", f"source-{i}", 10, 9, {"9": 9}, {"too short": (1, [])}) for i in range(120)]
+    blocks = re.findall(
+        r'<rect class="c[^>]* y="([\d.]+)" width="24" height="([\d.]+)"', render("demo", corpus_manifest(), found)
+    )
+    assert len(blocks) == 3 * 120  # found, read, dropped
+    assert min(float(height) for _, height in blocks) > 0
+    assert max(float(top) + float(height) for top, height in blocks) <= 240.1
+
+
 def test_lengths_are_drawn_of_all_and_of_each_source(page):
     text = page.text("lengths")
     assert "All sources 850 documents read, 75 in the corpus; mean size 100 B read, 100 B in the corpus" in text

@@ -63,7 +63,9 @@ _UPLOT = _HERE / "static" / "vendor" / "uplot"
 class ReportConfig:
     """Settings of `rein report`."""
 
-    runs: tuple[Path, ...] = setting(help="folders of runs or corpora; several runs with --out are compared", positional=True)
+    runs: tuple[Path, ...] = setting(
+        help="folders of runs or corpora; several runs with --out are compared", positional=True
+    )
     out: Path | None = setting(None, help="HTML file to write (without it: report.html in each run folder)")
 
 

@@ -32,10 +32,14 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """An item that became no document. Reasons are a few constant texts: they are counted."""
+    """An item that became no document. Reasons are a few constant texts: they are counted.
+
+    `text` is what a reader that saw some had of it, to show as an example.
+    """
 
     id: str
     reason: str
+    text: str = ""
 
 
 Step = Callable[[Document], Document | Dropped]

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from rein import config as settings
 from rein.bpe.tokenizer import load_tokenizer
 from rein.errors import writing
 from rein.run import write_atomically
-from rein.text import contamination, quality, shards, stages
+from rein.text import contamination, duplicate_stages, quality, shards
 from rein.text.engine import Engine, Record, Task, stage_key
 from rein.text.pydocs import STDLIB
 from rein.text.recipe import Recipe, Source
@@ -36,7 +36,7 @@ from rein.text.report import write_report
 from rein.text.shingles import BANDS
 from rein.text.sources import expand, inputs_sha256, load_object, open_source, size_of
 from rein.text.split import SPLITS, heldout_packages
-from rein.text.store import read_at
+from rein.text.store import read_at, save
 from rein.text.tally import Origins, check_not_empty, total
 
 SLICE_DOCUMENTS = 8_000_000
@@ -62,14 +62,15 @@ class Build:
     folder: Path
     key: str
     inputs: str
-    steps: list[dict[str, Any]]
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    read_origins: list[dict[str, Any]] = field(default_factory=list)
 
     def run(
         self, title: str, function: str, tasks: Sequence[Task], *settings_of: Any, unit: str = "MB"
     ) -> list[Record]:
         """The records of a stage, which depends on all stages before it and on `settings_of`."""
         self.key = stage_key(self.key, function, [[task.name, task.arguments] for task in tasks], *settings_of)
-        return self.engine.run(self.stage(title), title, f"rein.text.stages:{function}", tasks, self.key, unit=unit)
+        return self.engine.run(self.stage(title), title, f"rein.text.{function}", tasks, self.key, unit=unit)
 
     def stage(self, title: str) -> Path:
         """The folder of a stage's results."""
@@ -90,7 +91,7 @@ def make(recipe: Recipe, folder: Path, engine: Engine) -> dict[str, Any]:
     """
     for part in folder.glob("*.part"):  # of a start that was killed
         part.unlink()
-    build = Build(recipe, engine, folder, stage_key("corpus"), fingerprint_of_inputs(recipe), [])
+    build = Build(recipe, engine, folder, stage_key("corpus"), fingerprint_of_inputs(recipe))
     links = _link_tables(build)
     parts = _read(build, links)
     parts, about_quality = _choose(build, parts)
@@ -123,7 +124,7 @@ def _link_tables(build: Build) -> dict[str, str]:
             tasks.append(Task(source.name, sum(map(size_of, dumps)), arguments))
     if not tasks:
         return {}
-    records = build.run("reading links", "gather_links", tasks, build.inputs)
+    records = build.run("reading links", "stages:gather_links", tasks, build.inputs)
     for task, record in zip(tasks, records, strict=True):
         build.steps.append({"stage": "links", "source": task.name, **record["counts"]})
     return {task.name: str(build.stage("reading links") / f"{task.name}.npz") for task in tasks}
@@ -150,16 +151,22 @@ def _read(build: Build, links: dict[str, str]) -> list[Part]:
             }
             tasks.append(Task(name, sum(partition["bytes"] for partition in some), arguments))
             sources.append(source)
-    records = build.run("reading", "read", tasks, build.inputs)
+    records = build.run("reading", "stages:read", tasks, build.inputs)
     build.count("read", records)
+    build.read_origins = [about for record in records for about in record["origins"]]
     return [
-        Part(source, task.name, build.stage("reading") / f"{task.name}.parquet", *_size(record))
+        part
         for source, task, record in zip(sources, tasks, records, strict=True)
+        for part in _parts(source, build.stage("reading"), record)
     ]
 
 
-def _size(record: Record) -> tuple[int, int]:
-    return record["counts"]["documents"], record["counts"]["bytes"]
+def _parts(source: Source, folder: Path, record: Record) -> list[Part]:
+    """What a stage made of a partition; nothing, or several files where it was large."""
+    return [
+        Part(source, about["file"].removesuffix(".parquet"), folder / about["file"], about["documents"], about["bytes"])
+        for about in record["files"]
+    ]
 
 
 def fingerprint_of_inputs(recipe: Recipe) -> str:
@@ -187,7 +194,7 @@ def _choose(build: Build, parts: list[Part]) -> tuple[list[Part], dict[str, Any]
     size = sum(part.bytes for part in parts if part.source.name in (*rule.positive, *rule.negative))
     sides = {"positive": files(rule.positive), "negative": files(rule.negative)}
     arguments = {**sides, "max_documents": rule.max_documents, "l2": rule.l2, "seed": build.recipe.seed}
-    (record,) = build.run("learning quality", "classify", [Task("done", size, arguments)])
+    (record,) = build.run("learning quality", "stages:classify", [Task("done", size, arguments)])
     chosen = [part for part in parts if part.source.quality]
     tasks = [
         Task(
@@ -205,12 +212,10 @@ def _choose(build: Build, parts: list[Part]) -> tuple[list[Part], dict[str, Any]
         )
         for part in chosen
     ]
-    records = build.run("choosing by quality", "choose", tasks)
+    records = build.run("choosing by quality", "stages:choose", tasks)
     build.count("quality", records)
     after = {
-        part.name: Part(
-            part.source, part.name, build.stage("choosing by quality") / f"{part.name}.parquet", *_size(one)
-        )
+        part.name: _parts(part.source, build.stage("choosing by quality"), one)
         for part, one in zip(chosen, records, strict=True)
     }
     about = {
@@ -218,7 +223,7 @@ def _choose(build: Build, parts: list[Part]) -> tuple[list[Part], dict[str, Any]
         "training": record["report"],
         "chosen": [_chosen(records, name) for name in sorted({part.source.name for part in chosen})],
     }
-    return [after.get(part.name, part) for part in parts], about
+    return [one for part in parts for one in after.get(part.name, [part])], about
 
 
 def _chosen(records: Sequence[Record], name: str) -> dict[str, Any]:
@@ -250,7 +255,7 @@ def _duplicates(build: Build, parts: list[Part]) -> tuple[dict[str, list[str]], 
         )
         for part in parts
     ]
-    build.run("fingerprints", "fingerprint", tasks)
+    build.run("fingerprints", "duplicate_stages:fingerprint", tasks)
     ranks = [build.recipe.rank(part.source.name) for part in parts]
     table = build.stage("parts.json")  # once for all tasks: in each of them, it would be parts² paths
     prefixes = [str(build.stage("fingerprints") / part.name) for part in parts]
@@ -262,7 +267,7 @@ def _duplicates(build: Build, parts: list[Part]) -> tuple[dict[str, list[str]], 
         names = [f"{index:05d}" for index in range(slices)]
         build.run(
             title,
-            "repeated",
+            "duplicate_stages:repeated",
             [
                 Task(
                     name,
@@ -282,12 +287,12 @@ def _duplicates(build: Build, parts: list[Part]) -> tuple[dict[str, list[str]], 
         )
         return [str(build.stage(title) / f"{name}.npy") for name in names]
 
-    gone = {stages.DUPLICATE: same("exact duplicates", "text", [])}
-    gone[stages.DUPLICATE_ID] = same("duplicate ids", "id", gone[stages.DUPLICATE])
+    gone = {duplicate_stages.DUPLICATE: same("exact duplicates", "text", [])}
+    gone[duplicate_stages.DUPLICATE_ID] = same("duplicate ids", "id", gone[duplicate_stages.DUPLICATE])
     if rule is None:
         return gone, None
     exact = [file for files in gone.values() for file in files]
-    n_bands = BANDS if rule.mode == "shingles" else stages.GPT3_TABLES
+    n_bands = BANDS if rule.mode == "shingles" else duplicate_stages.GPT3_TABLES
     bands = [
         Task(
             f"{band:03d}-{index:05d}",
@@ -304,7 +309,7 @@ def _duplicates(build: Build, parts: list[Part]) -> tuple[dict[str, list[str]], 
         for band in range(n_bands)
         for index in range(slices)
     ]
-    found = build.run("candidate pairs", "candidates", bands)
+    found = build.run("candidate pairs", "duplicate_stages:candidates", bands)
     pairs_of = np.zeros(len(parts), dtype=np.int64)
     for record in found:
         partitions, counts = np.array(record["by_partition"], dtype=np.int64)
@@ -323,15 +328,15 @@ def _duplicates(build: Build, parts: list[Part]) -> tuple[dict[str, list[str]], 
         )
         for index in np.flatnonzero(pairs_of).tolist()
     ]
-    verified = build.run("verifying pairs", "verify", checks, unit="pairs")
+    verified = build.run("verifying pairs", "duplicate_stages:verify", checks, unit="pairs")
     arguments = {
         "pairs": str(build.stage("verifying pairs")),
         "names": [task.name for task in checks],
         "parts": str(table),
         "rule": rule.keep,
     }
-    (grouped,) = build.run("near-duplicates", "group", [Task("done", 1, arguments)], unit="groups")
-    gone[stages.NEAR_DUPLICATE] = [str(build.stage("near-duplicates") / "near.npy")]
+    (grouped,) = build.run("near-duplicates", "duplicate_stages:group", [Task("done", 1, arguments)], unit="groups")
+    gone[duplicate_stages.NEAR_DUPLICATE] = [str(build.stage("near-duplicates") / "near.npy")]
     about = {
         "mode": rule.mode,
         "threshold": rule.threshold,
@@ -349,12 +354,13 @@ def _duplicates(build: Build, parts: list[Part]) -> tuple[dict[str, list[str]], 
 
 
 def _shown(parts: list[Part], group: dict[str, Any]) -> dict[str, Any]:
-    """A group of near-duplicates for people: its size, and the first documents in it."""
+    """A group of near-duplicates for people: its size, and some documents of it, those that stay first."""
     documents = []
-    for number in group["members"]:
-        part, row = parts[number >> stages.NUMBER_BITS], number & ((1 << stages.NUMBER_BITS) - 1)
-        document = next(read_at([part.file], [row]))
-        documents.append({"id": document.id, "source": document.source, "text": document.text[:300]})
+    for place, number in enumerate(group["members"]):
+        part = parts[number >> duplicate_stages.NUMBER_BITS]
+        document = next(read_at([part.file], [number & ((1 << duplicate_stages.NUMBER_BITS) - 1)]))
+        about = {"id": document.id, "source": document.source, "text": document.text[:300]}
+        documents.append({**about, "stays": place < group["stay"]})
     return {"size": group["size"], "documents": documents}
 
 
@@ -370,7 +376,7 @@ def _evaluation_grams(
         return None, None
     rules = {name: value for name, value in asdict(rule).items() if name != "against"}
     arguments = {"against": [str(path) for path in rule.against], "n": rule.n}
-    build.run("evaluation sets", "gather_grams", [Task("done", 1, arguments)], build.inputs, unit="sets")
+    build.run("evaluation sets", "stages:gather_grams", [Task("done", 1, arguments)], build.inputs, unit="sets")
     grams = str(build.stage("evaluation sets") / "grams.npz")
     tasks = [
         Task(
@@ -380,11 +386,11 @@ def _evaluation_grams(
         )
         for index, part in enumerate(parts)
     ]
-    build.run("counting overlaps", "overlaps", tasks)
+    build.run("counting overlaps", "stages:overlaps", tasks)
     folder = build.stage("counting overlaps")
     counts = sum((np.load(folder / f"{part.name}.npy") for part in parts), start=np.zeros((), dtype=np.int64))
     ignored = build.stage("evaluation sets") / "ignored.npy"
-    stages.save(ignored, contamination.too_common(counts, contamination.Rules(**rules)))
+    save(ignored, contamination.too_common(counts, contamination.Rules(**rules)))
     return {"grams": grams, "ignored": str(ignored), "rules": rules}, counts
 
 
@@ -396,7 +402,7 @@ def _assemble(
 ) -> list[tuple[Part, Record]]:
     recipe = build.recipe
     splits = list(SPLITS if recipe.heldout_frac > 0 else SPLITS[:1])
-    held = _heldout_packages(build, parts)
+    held = _heldout_packages(build)
     tasks = [
         Task(
             part.name,
@@ -418,30 +424,30 @@ def _assemble(
         )
         for index, part in enumerate(parts)
     ]
-    records = build.run("assembling", "assemble", tasks)
+    records = build.run("assembling", "stages:assemble", tasks)
     build.count("duplicates and overlaps", records)
-    documents = {split: sum(record["splits"][split]["documents"] for record in records) for split in splits}
-    check_not_empty(documents, total(build.steps)["dropped"], recipe.heldout_frac)
+    documents = {
+        split: sum(about["documents"] for record in records for about in record["files"][split]) for split in splits
+    }
+    dropped = total(step for step in build.steps if step["stage"] != "links")["dropped"]
+    check_not_empty(documents, dropped, recipe.heldout_frac)
     return list(zip(parts, records, strict=True))
 
 
-def _heldout_packages(build: Build, parts: list[Part]) -> list[str]:
+def _heldout_packages(build: Build) -> list[str]:
     """The packages of pydocs sources that are held out whole."""
     bytes_of: dict[str, int] = {}
-    for part in parts:
-        if part.source.kind == "pydocs":
-            record = json.loads(part.file.with_suffix(".json").read_text(encoding="utf-8"))
-            for about in record["origins"]:
-                n_bytes = sum(about["bytes"].values())
-                bytes_of[about["package"]] = bytes_of.get(about["package"], 0) + n_bytes
+    for about in build.read_origins:
+        if any(source.kind == "pydocs" and source.name == about["source"] for source in build.recipe.sources):
+            bytes_of[about["package"]] = bytes_of.get(about["package"], 0) + sum(about["bytes"].values())
     return sorted(heldout_packages(bytes_of, build.recipe.heldout_frac, build.recipe.seed, always_train=STDLIB))
 
 
 def _files(build: Build, assembled: list[tuple[Part, Record]], split: str) -> Iterator[tuple[Part, Path, Record]]:
     """The assembled files of a split that hold a document, in order, with their counts."""
     for part, record in assembled:
-        if record["splits"].get(split, {"documents": 0})["documents"]:
-            yield part, build.stage("assembling") / f"{part.name}.{split}.parquet", record["splits"][split]
+        for about in record["files"].get(split, []):
+            yield part, build.stage("assembling") / about["file"], about
 
 
 def _tokenizer(build: Build, assembled: list[tuple[Part, Record]]) -> dict[str, Any]:
@@ -457,7 +463,7 @@ def _tokenizer(build: Build, assembled: list[tuple[Part, Record]]) -> dict[str, 
         "max_bytes": recipe.tokenizer_mb * 1_000_000,
     }
     title = "learning a vocabulary" if recipe.tokenizer is None else "taking the tokenizer"
-    (record,) = build.run(title, "learn", [Task("done", min(size, arguments["max_bytes"]), arguments)])
+    (record,) = build.run(title, "stages:learn", [Task("done", min(size, arguments["max_bytes"]), arguments)])
     return {**record, "path": str(build.stage(title) / "tokenizer.json")}
 
 
@@ -468,7 +474,7 @@ def _tokenise(
     named: list[tuple[str, Task]] = []
     for split in SPLITS:
         for part, file, counts in _files(build, assembled, split):
-            name = f"{split}.{part.name}"
+            name = file.name.removesuffix(".parquet")
             arguments = {
                 "name": name,
                 "source": part.source.name,
@@ -476,7 +482,7 @@ def _tokenise(
                 "tokenizer": tokenizer["path"],
             }
             named.append((split, Task(name, counts["bytes"], arguments)))
-    records = build.run("tokenising", "tokenise", [task for _, task in named])
+    records = build.run("tokenising", "stages:tokenise", [task for _, task in named])
     pieces: dict[str, list[tuple[str, Record]]] = {}
     for (split, task), record in zip(named, records, strict=True):
         pieces.setdefault(split, []).append((str(build.stage("tokenising") / task.name), record))
@@ -501,7 +507,7 @@ def _pack(
             tasks.append(Task(arguments["name"], 2 * n_tokens, arguments))
             splits.append(split)
     packed: dict[str, list[Record]] = {}
-    for split, record in zip(splits, build.run("packing", "pack", tasks), strict=True):
+    for split, record in zip(splits, build.run("packing", "stages:pack", tasks), strict=True):
         packed.setdefault(split, []).append(record)
     return packed
 
@@ -550,7 +556,7 @@ def _finish(
     if recipe.keep_dropped:
         for title, name in (("reading", "read"), ("choosing by quality", "quality"), ("assembling", "duplicates")):
             _place(folder / "dropped", name, sorted(build.stage(title).glob("*.dropped.parquet")))
-    everything = total(build.steps)
+    everything = total(step for step in build.steps if step["stage"] != "links")
     kept = sum(record["documents"] for records in packed.values() for record in records)
     manifest = {
         "format": shards.FORMAT,

@@ -117,7 +117,7 @@ class PyDocs:
             text = _tidy(raw)
             reason = self._not_prose(text)
             if reason:
-                yield Dropped(f"{where}:{mark}", reason)
+                yield Dropped(f"{where}:{mark}", reason, text)
                 continue
             about = {"package": package.name, "version": package.version, "license": package.license}
             yield Document(text, f"{where}:{mark}", self._source.name, metadata={**about, "object": name, "path": file})

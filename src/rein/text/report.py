@@ -441,7 +441,7 @@ def _flow(sources: Sequence[Json], columns: Sequence[Json]) -> Json:
     Heights are to scale; no text is in the figure, so that it may be stretched to any width.
     """
     width, height = FLOW
-    gap = 4.0
+    gap = min(4.0, 0.3 * height / (len(sources) + 1))
     # What is kept comes first and what is dropped last; where documents are cut into pieces there can be more of both.
     most = max(column["documents"] + column["dropped"] for column in columns)
     scale = (height - gap * (len(sources) + 1)) / max(most, 1)

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -120,6 +122,19 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def save(path: Path, array: npt.NDArray[Any]) -> None:
+    """Writes an array as .npy, whole or not at all."""
+    array = np.ascontiguousarray(array)
+    with whole(path) as file:
+        np.lib.format.write_array_header_2_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.tobytes())  # numpy's own writing says nothing of a full disk
+
+
+def load(path: Path) -> Any:
+    """The array of an .npy file, as a memory map."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def read_groups(paths: Iterable[Path], columns: Iterable[str] = COLUMNS) -> Iterator[dict[str, list[Any]]]:
