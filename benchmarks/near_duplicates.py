@@ -16,8 +16,10 @@ Truth    Two documents are near-duplicates when the sets of their runs of five w
          more. All such pairs are found without hashing: words and runs get numbers; the runs of each document are put
          in the order of how rare they are; two sets that are so alike must then share one of the first fifth (Chaudhuri
          et al. 2006, prefix filter); those that do are compared exactly.
-Recall   of these pairs, and of the documents that have an earlier twin. datatrove names groups, not pairs.
-False    A dropped document that is alike to no other one; each is compared anew, as a Python set of tuples of words.
+Recall   of these pairs; and of the documents that should go, which are all but one of each connected group, whichever
+         a side lets stay. datatrove names groups, not pairs.
+False    dropped documents that are alike to no other one, and groups of which none stays. Every dropped document is
+         compared with its twins anew, as a Python set of tuples of words.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import struct
 import sys
 import tempfile
@@ -56,6 +59,7 @@ class Outcome:
 
     name: str
     wall_s: float
+    cpu_s: float
     pairs: set[tuple[int, int]] | None
     dropped: set[int]
 
@@ -140,7 +144,8 @@ class Truth:
         for a, b in alike:
             self.twins.setdefault(a, []).append(b)
             self.twins.setdefault(b, []).append(a)
-        self.with_earlier_twin = {b for _, b in alike}
+        self.groups = connected(self.twins)
+        self.n_superfluous = sum(len(group) - 1 for group in self.groups)
 
     def _sharing(self, runs: Any, owners: Any, sizes: Any) -> Any:
         """Pairs of documents of similar size that share a run, as a · 2³² + b with a < b."""
@@ -174,8 +179,12 @@ class Truth:
                 alike[a, b] = similarity
         return alike
 
+    def superfluous(self, dropped: set[int]) -> int:
+        """How many of the documents that should go are dropped."""
+        return sum(min(len(group & dropped), len(group) - 1) for group in self.groups)
+
     def false_drops(self, dropped: set[int]) -> int:
-        """How many of the dropped documents are alike to none, by sets of tuples of words."""
+        """How many of the dropped documents are alike to none, by sets of tuples of words; and groups lost whole."""
         sets: dict[int, set[tuple[str, ...]]] = {}
 
         def runs(index: int) -> set[tuple[str, ...]]:
@@ -190,7 +199,23 @@ class Truth:
                 for twin in self.twins.get(index, [])
             )
 
-        return sum(not has_twin(index) for index in dropped)
+        return sum(not has_twin(index) for index in dropped) + sum(group <= dropped for group in self.groups)
+
+
+def connected(twins: dict[int, list[int]]) -> list[set[int]]:
+    """The groups of documents that twins connect."""
+    groups, seen = [], set()
+    for first in twins:
+        group, open_ones = set(), [first]
+        while open_ones:
+            index = open_ones.pop()
+            if index not in seen:
+                seen.add(index)
+                group.add(index)
+                open_ones += twins[index]
+        if group:
+            groups.append(group)
+    return groups
 
 
 def runs_of_words(texts: list[str]) -> tuple[Any, Any]:
@@ -233,9 +258,9 @@ def rein_side(documents: Path, work: Path) -> Outcome:
     recipe = Recipe((source,), near_duplicates=NearDuplicates(threshold=THRESHOLD))
     build = pipeline.Build(recipe, Engine(workers=WORKERS), work, "benchmark", "", [])
     parts = pipeline._read(build, {})
-    start = time.perf_counter()
+    cpu_s, start = cpu_so_far_s(), time.perf_counter()
     gone, about = pipeline._duplicates(build, parts)
-    wall_s = time.perf_counter() - start
+    wall_s, cpu_s = time.perf_counter() - start, cpu_so_far_s() - cpu_s
     assert about is not None, "the recipe asks for near-duplicates"
 
     index_of = [[int(document.id) for document in read_documents([part.file])] for part in parts]
@@ -250,7 +275,13 @@ def rein_side(documents: Path, work: Path) -> Outcome:
     ]
     near = np.concatenate([np.load(file) for file in gone[NEAR_DUPLICATE]])
     found = {tuple(sorted((index(a), index(b)))) for part in pairs for a, b in part.tolist()}
-    return Outcome("rein", wall_s, found, {index(number) for number in near[:, 0].tolist()})
+    return Outcome("rein", wall_s, cpu_s, found, {index(number) for number in near[:, 0].tolist()})
+
+
+def cpu_so_far_s() -> float:
+    """What this process and those that it started and that ended have used."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def datatrove_side(spec: dict[str, Any]) -> None:
@@ -269,7 +300,7 @@ def datatrove_side(spec: dict[str, Any]) -> None:
 
 def datasketch_side(spec: dict[str, Any]) -> None:
     """Prints its seconds, the candidate pairs and the later document of each. Run by datasketch's own Python."""
-    from datasketch import MinHash, MinHashLSH
+    from datasketch import MinHashLSH
 
     texts = []
     for path in sorted(Path(spec["documents"]).glob("*.jsonl")):
@@ -279,8 +310,7 @@ def datasketch_side(spec: dict[str, Any]) -> None:
         signatures = list(pool.map(datasketch_signature, texts, chunksize=100))
     index = MinHashLSH(num_perm=128, params=(18, 7))
     pairs = []
-    for number, values in enumerate(signatures):
-        signature = MinHash(num_perm=128, hashvalues=values)
+    for number, signature in enumerate(signatures):
         pairs += [(other, number) for other in index.query(signature)]
         index.insert(number, signature, check_duplication=False)
     wall_s = time.perf_counter() - start
@@ -296,14 +326,14 @@ def datasketch_signature(text: str) -> Any:
     runs = {" ".join(words[k : k + SHINGLE_WORDS]).encode() for k in range(len(words) - SHINGLE_WORDS + 1)}
     signature = MinHash(num_perm=128)
     signature.update_batch(list(runs))
-    return signature.hashvalues
+    return signature
 
 
 def peer(name: str, python: Path, side: str, spec: dict[str, Any]) -> Outcome:
-    """Runs a peer's side; its time is without the loading of the files and its first imports."""
-    _, said = run_peer(python, f"near_duplicates:{side}", spec)
+    """Runs a peer's side; `wall_s` is without the loading of the program, `cpu_s` with it."""
+    took, said = run_peer(python, f"near_duplicates:{side}", spec)
     pairs = None if said["pairs"] is None else {(a, b) for a, b in said["pairs"]}
-    return Outcome(name, said["wall_s"], pairs, set(said["dropped"]))
+    return Outcome(name, said["wall_s"], took.cpu_s, pairs, set(said["dropped"]))
 
 
 # ----------------------------------------------------------------------------------------------------- the table
@@ -327,11 +357,11 @@ def main() -> int:
     truth = Truth(texts)
     print(
         f"truth: {len(truth.pairs):,} pairs of {truth.n_compared:,} compared, "
-        f"{len(truth.with_earlier_twin):,} documents with an earlier twin; {len(truth.twins):,} in a pair\n",
+        f"{len(truth.twins):,} documents in {len(truth.groups):,} groups, so {truth.n_superfluous:,} should go\n",
         flush=True,
     )
     headings = f"{'recall, pairs':>15}{'documents':>11}{'dropped':>9}{'false':>7}"
-    print(f"{'':<20}{'wall s':>8}{'documents/s':>13}{'MB/s':>7}{headings}")
+    print(f"{'':<12}{'wall s':>8}{'CPU s':>8}{'documents/s':>13}{'MB/s':>7}{headings}")
 
     def show(outcome: Outcome) -> tuple[float, float, int]:
         """Prints a row; returns documents/s, recall of pairs and false drops."""
@@ -340,11 +370,10 @@ def main() -> int:
         if outcome.pairs is not None:
             recall = len(outcome.pairs & truth.pairs.keys()) / max(1, len(truth.pairs))
         false = truth.false_drops(outcome.dropped)
-        # A group loses all but one. Which one stays is each side's own choice, so what counts is how many go.
-        found = (len(outcome.dropped) - false) / max(1, len(truth.with_earlier_twin))
+        found = truth.superfluous(outcome.dropped) / max(1, truth.n_superfluous)
         of_pairs = "-" if outcome.pairs is None else f"{recall:.4f}"
         print(
-            f"{outcome.name:<20}{outcome.wall_s:>8.1f}{speed:>13,.0f}{mb / outcome.wall_s:>7.1f}"
+            f"{outcome.name:<12}{outcome.wall_s:>8.1f}{outcome.cpu_s:>8.1f}{speed:>13,.0f}{mb / outcome.wall_s:>7.1f}"
             f"{of_pairs:>15}{found:>11.4f}{len(outcome.dropped):>9,}{false:>7,}",
             flush=True,
         )
@@ -364,7 +393,7 @@ def main() -> int:
             ("datasketch", options.datasketch_python, "datasketch_side"),
         ):
             if python is None:
-                print(f"{title:<20}left out: --{title}-python was not given")
+                print(f"{title:<12}left out: --{title}-python was not given")
                 continue
             ratios.append((title, speed / show(peer(title, python, side, {**spec, "work": str(folder / title)}))[0]))
     print()

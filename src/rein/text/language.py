@@ -65,8 +65,8 @@ def keep_language(document: Document, languages: Collection[str], min_confidence
     Example  >>> document = Document("The cat sat on the mat and looked at us.", id="1", source="web")
              >>> keep_language(document, ["en"], 0.5).metadata["language"]
              'en'
-             >>> keep_language(document, ["de", "fr"], 0.5)
-             Dropped(id='1', reason='another language')
+             >>> keep_language(document, ["de", "fr"], 0.5).reason
+             'another language'
     """
     language, confidence = identify(document.text)
     if language not in languages:
