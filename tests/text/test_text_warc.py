@@ -353,3 +353,35 @@ def test_no_damage_raises_or_loses_what_is_before_it(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damaged") / "crawl.warc"
     path.write_bytes(whole)
     assert short(Reader(path))[0] == 0
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("step", [1, 100, 997, 5000])
+def test_parts_that_follow_each_other_have_every_record_once(tmp_path, step, damaged):
+    path = tmp_path / "a.warc.gz"
+    data = bytearray(members(*(record(number) for number in range(60))))
+    if damaged:
+        data[len(data) // 2] ^= 0xFF
+        data[len(data) // 3 : len(data) // 3] = b"no gzip at all"
+    path.write_bytes(data)
+    whole = [item.id for item in Reader(path) if isinstance(item, Page)]
+    assert len(whole) == 60 if not damaged else 56 < len(whole) < 60
+    parts = [
+        item.id
+        for start in range(0, len(data), step)
+        for item in Reader(path, start=start, end=min(start + step, len(data)))
+        if isinstance(item, Page)
+    ]
+    assert parts == whole
+
+
+def test_the_first_part_of_what_cannot_be_cut_has_all_of_it(tmp_path):
+    for name, data in (
+        ("plain", b"".join(record(number) for number in range(9))),
+        ("one-member", gzip.compress(b"".join(record(number) for number in range(9)))),
+    ):
+        path = tmp_path / f"{name}.warc"
+        path.write_bytes(data)
+        parts = [len(list(Reader(path, start=start, end=start + 50))) for start in range(0, len(data), 50)]
+        assert parts[0] == 9
+        assert set(parts[1:]) == {0}

@@ -23,6 +23,7 @@ from rein.text.warc import Reader as Archive
 HTML_NAMES = (".html", ".htm", ".xhtml")
 WARC_NAMES = (".warc", ".warc.gz", ".wet", ".wet.gz")
 PARTITION_BYTES = 8 << 20  # of pages: to extract their text takes far longer than to read them
+PACKED_BYTES = 4 << 20  # of an archive: six times as much HTML, or more
 
 
 class HtmlFolder:
@@ -66,7 +67,10 @@ class HtmlFolder:
 
 
 class Crawl:
-    """WARC and WET archives, plain or gzip: one document per page. An archive is one partition."""
+    """WARC and WET archives, plain or gzip: one document per page.
+
+    Archives in gzip, a member per record as Common Crawl's are, are read in parts of some megabytes; others whole.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -76,13 +80,20 @@ class Crawl:
         return find_files(self._source.paths, WARC_NAMES)
 
     def partitions(self) -> list[Partition]:
-        """The archives.  Raises   UserError when one is no WARC."""
-        return [{"file": str(path), "bytes": Archive(path).size_bytes} for path in self.inputs()]
+        """The archives, in parts.  Raises   UserError when one is no WARC."""
+        partitions: list[Partition] = []
+        for path in self.inputs():
+            archive = Archive(path)
+            step = PACKED_BYTES if archive.gzipped else max(archive.size_bytes, 1)
+            for start in range(0, archive.size_bytes, step):
+                end = min(start + step, archive.size_bytes)
+                partitions.append({"file": str(path), "start": start, "end": end, "bytes": end - start})
+        return partitions
 
     def read(self, partition: Partition, advance: Advance) -> Iterator[Document | Dropped]:
         """One document per page; every other record is a drop."""
-        archive = Archive(Path(partition["file"]))
-        done = 0
+        archive = Archive(Path(partition["file"]), start=partition["start"], end=partition["end"])
+        done = archive.position_bytes
         for item in archive:
             yield item if isinstance(item, Dropped) else self._document(item, partition)
             advance(archive.position_bytes - done)

@@ -35,6 +35,7 @@ MAX_RECORD_BYTES = 1 << 25
 
 _CHUNK_BYTES = 1 << 18
 _MAX_HEADER_BYTES = 1 << 16
+_HEAD_BYTES = 4096  # of a gzip member, enough to inflate its first line
 _MAGIC, _GZIP = b"WARC/", b"\x1f\x8b\x08"
 _RECORD = re.compile(rb"(?<=\n)WARC/\d\.\d\r?\n")
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
@@ -72,19 +73,25 @@ class Reader:
         for item in Reader(Path("CC-MAIN-….warc.gz")):
             ...
 
-    `position_bytes` of `size_bytes` of the file have been read so far. It can be iterated over again.
+    Of an archive in gzip, `start` and `end` choose a part: the records that begin in a gzip member which begins
+    there. Parts that follow each other have every record once; of an archive in one gzip member, or in none, the first
+    part has all.
+
+    The part's bytes are read up to `position_bytes`. It can be iterated over again.
     """
 
-    def __init__(self, path: Path, *, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+    def __init__(
+        self, path: Path, *, start: int = 0, end: int | None = None, max_record_bytes: int = MAX_RECORD_BYTES
+    ) -> None:
         """Raises   UserError when the file cannot be read or is no WARC."""
         self._path, self._max_record_bytes = path, max_record_bytes
-        self.position_bytes = 0
+        self._start = self.position_bytes = start
         try:
             self.size_bytes = path.stat().st_size
             with path.open("rb") as file:
                 head = file.read(_CHUNK_BYTES)
-                self._gzipped = not head.startswith(_MAGIC) and not _RECORD.search(head)
-                if head and self._gzipped and _next_member(file, 0) is None:
+                self.gzipped = not head.startswith(_MAGIC) and not _RECORD.search(head)
+                if head and self.gzipped and _next_member(file, 0) is None:
                     raise UserError(
                         f"{path} is no WARC file: it begins with {head[:16]!r}, and has no record of WARC/1.0, plain "
                         "or in gzip.",
@@ -94,21 +101,25 @@ class Reader:
             raise UserError(
                 f"The archive {path} cannot be read: {error.strerror}.", "Name a .warc.gz or .wet.gz file."
             ) from None
+        self._end = self.size_bytes if end is None else end
 
     def __iter__(self) -> Iterator[Page | Dropped]:
         seen: Counter[str] = Counter()
+        if self._start and not self.gzipped:
+            return
         with self._path.open("rb") as file:
-            pieces = _members(file) if self._gzipped else _chunks(file)
+            pieces = _members(file, self._start, self._end) if self.gzipped else _chunks(file)
             for number, (record, reason) in enumerate(self._records(pieces)):
                 self.position_bytes = file.tell()
-                name = record.field("warc-record-id") or f"{self._path.name}:{number}"
+                place = f"{self._start}+{number}" if self._start else number
+                name = record.field("warc-record-id") or f"{self._path.name}:{place}"
                 item = reason or _page(record, name, self._max_record_bytes)
                 if isinstance(item, str):
                     yield Dropped(name, item)
                     continue
                 seen[name] += 1
                 yield item if seen[name] == 1 else replace(item, id=f"{name}#{seen[name]}")
-        self.position_bytes = self.size_bytes
+        self.position_bytes = self._end
 
     def _records(self, pieces: Iterator[_Piece]) -> Iterator[tuple[_Record, str]]:
         """Every record, and why it is none, or "": found by its own length, held against what follows it."""
@@ -149,7 +160,7 @@ class Reader:
                     buffer.resume()  # it is this damage
 
     def _most_bytes(self) -> int:
-        return self.size_bytes * (1032 if self._gzipped else 1)  # as far as gzip can compress
+        return self.size_bytes * (1032 if self.gzipped else 1)  # as far as gzip can compress
 
 
 # ------------------------------------------------------------------------------------------------ where a record ends
@@ -257,14 +268,28 @@ def _chunks(file: BinaryIO) -> Iterator[_Piece]:
         yield chunk, False
 
 
-def _members(file: BinaryIO) -> Iterator[_Piece]:
-    """The content of gzip members, at most `_CHUNK_BYTES` at a time, however well it was compressed."""
+def _members(file: BinaryIO, first_byte: int, end: int) -> Iterator[_Piece]:
+    """The content of gzip members, at most `_CHUNK_BYTES` at a time, however well it was compressed.
+
+    They are those from the first that begins a record at or behind `first_byte` to the last before such a one at or
+    behind `end`.
+    """
     start, raw = 0, b""
+    if first_byte:
+        found = _next_member(file, first_byte)
+        if found is None or found >= end:
+            return
+        start = found
+        file.seek(start)
     while True:
         if len(raw) < len(_GZIP):
             raw += file.read(_CHUNK_BYTES)
         if not raw:
             return
+        if start >= end:
+            raw += file.read(_HEAD_BYTES - len(raw)) if len(raw) < _HEAD_BYTES else b""
+            if _begins_record(raw[:_HEAD_BYTES]):
+                return
         whole, first, garbage = False, True, not raw.startswith(_GZIP)
         if not garbage:
             inflate = zlib.decompressobj(31)
@@ -286,7 +311,7 @@ def _members(file: BinaryIO) -> Iterator[_Piece]:
             continue
         yield _Stop.GARBAGE if garbage else _Stop.LOST if first else _Stop.DAMAGE
         found = _next_member(file, start + 1)
-        if found is None:
+        if found is None or found >= end:
             return
         start, raw = found, b""
         file.seek(start)
@@ -301,10 +326,10 @@ def _next_member(file: BinaryIO, start: int) -> int | None:
         at = window.find(_GZIP)
         while at >= 0:
             begin = file.tell() - len(window) + at
-            if _begins_record(window[at : at + 4096]):
+            if _begins_record(window[at : at + _HEAD_BYTES]):
                 return begin
             at = window.find(_GZIP, at + 1)
-        window = window[-4096:]
+        window = window[-_HEAD_BYTES:]
     return None
 
 
