@@ -14,12 +14,13 @@ advance) and returns its record, as engine.py asks; arguments and records are pl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +37,12 @@ from rein.text.recipe import Source
 from rein.text.shards import write_shard
 from rein.text.sources import load_object, open_source
 from rein.text.split import cut_tail, split_by_id
-from rein.text.store import DocumentWriter, read_documents, read_groups, save, whole
+from rein.text.store import DocumentWriter, read_documents, read_groups, read_texts, save, whole
 from rein.text.tally import Origins, Tally
 
 PART_BYTES = 64 << 20  # of text in one file
+
+T = TypeVar("T")
 
 # ---------------------------------------------------------------------------------------------------- writing
 
@@ -97,6 +100,17 @@ class Outlet:
                 self._finish(split)
         for writer in (*self._kept.values(), *filter(None, [self._dropped])):
             writer.__exit__(kind, error, trace)
+
+
+def _loaded(loader: Callable[[Path], T], path: str) -> T:
+    """What `loader` makes of a file, once for all tasks of this process while the file stays as it is."""
+    loaded: T = _load_once(loader, path, Path(path).stat().st_mtime_ns)
+    return loaded
+
+
+@lru_cache(maxsize=4)
+def _load_once(loader: Callable[[Path], Any], path: str, mtime_ns: int) -> Any:
+    return loader(Path(path))
 
 
 def _writable(text: str) -> str:
@@ -201,7 +215,7 @@ def classify(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
 
 def choose(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """Keeps the documents that the classifier's draw keeps."""
-    classifier = quality.Classifier.load(Path(task["classifier"]))
+    classifier = _loaded(quality.Classifier.load, task["classifier"])
     scores: list[float] = []
     kept_scores: list[float] = []
     with Outlet(folder, task["name"], task["keep_dropped"]) as outlet:
@@ -240,7 +254,7 @@ def gather_grams(folder: Path, task: dict[str, Any], advance: Advance) -> Record
 
 def overlaps(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """In how many documents of this partition each gram of the evaluation sets is: NAME.npy (grams,) int64."""
-    grams = contamination.Grams.load(Path(task["grams"]))
+    grams = _loaded(contamination.Grams.load, task["grams"])
     gone = rows_gone(task)
     counts = np.zeros(len(grams), dtype=np.int64)
     row = 0
@@ -282,7 +296,7 @@ class _Cleaner:
     """Removes what evaluation sets have, and counts it."""
 
     def __init__(self, task: dict[str, Any]) -> None:
-        self._grams = contamination.Grams.load(Path(task["grams"]))
+        self._grams = _loaded(contamination.Grams.load, task["grams"])
         self._ignored = np.load(task["ignored"])
         self._rules = contamination.Rules(**task["rules"])
         self._tally = contamination.Tally.of(self._grams)
@@ -345,21 +359,25 @@ def tokenise(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     NAME.tokens   uint16 or uint32, little-endian, nothing else
     NAME.npy      (n, 2) int64: tokens and UTF-8 bytes of each document
     """
-    tokenizer = load_tokenizer(Path(task["tokenizer"]))
-    eot = np.array([tokenizer.eot_id], dtype=np.uint32)
-    dtype = "<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4"
-    sizes: list[tuple[int, int]] = []
+    tokenizer = _loaded(load_tokenizer, task["tokenizer"])
+    dtype = np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
+    sizes = [np.zeros((0, 2), dtype=np.int64)]
     with whole(folder / f"{task['name']}.tokens") as file:
-        for group in read_groups([Path(task["file"])], ["text"]):
-            parts: list[npt.NDArray[np.uint32]] = []
-            for text, ids in zip(group["text"], tokenizer.encode_batch(group["text"]), strict=True):
-                parts += [ids, eot]
-                sizes.append((len(ids) + 1, n_utf8_bytes(text)))
-            if parts:
-                file.write(np.concatenate(parts).astype(dtype).tobytes())
-            advance(sum(n_bytes for _, n_bytes in sizes[-len(group["text"]) :]))
-    save(folder / f"{task['name']}.npy", np.array(sizes, dtype=np.int64).reshape(-1, 2))
-    return {"source": task["source"], "documents": len(sizes), "tokens": sum(size for size, _ in sizes)}
+        for texts, n_bytes in read_texts(Path(task["file"])):
+            if not texts:
+                continue
+            rows = tokenizer.encode_batch(texts)
+            n_tokens = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)) + 1
+            tokens = np.full(n_tokens.sum(), tokenizer.eot_id, dtype=dtype)
+            inside = np.ones(len(tokens), dtype=bool)
+            inside[np.cumsum(n_tokens) - 1] = False
+            tokens[inside] = np.concatenate(rows)
+            file.write(tokens.tobytes())
+            sizes.append(np.column_stack((n_tokens, n_bytes)))
+            advance(int(n_bytes.sum()))
+    every = np.concatenate(sizes)
+    save(folder / f"{task['name']}.npy", every)
+    return {"source": task["source"], "documents": len(every), "tokens": int(every[:, 0].sum())}
 
 
 def pack(folder: Path, task: dict[str, Any], advance: Advance) -> Record:

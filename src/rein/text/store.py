@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rein.errors import UserError, writing
@@ -146,6 +147,17 @@ def read_groups(paths: Iterable[Path], columns: Iterable[str] = COLUMNS) -> Iter
         with _opened(path) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns=list(columns)).to_pydict()
+
+
+def read_texts(path: Path) -> Iterator[tuple[list[str], npt.NDArray[np.int64]]]:
+    """The texts of a file and the UTF-8 bytes of each, one row group in memory at a time.
+
+    Raises   UserError as `read_groups` does.
+    """
+    with _opened(path) as file:
+        for group in range(file.num_row_groups):
+            column = file.read_row_group(group, columns=["text"]).column(0)
+            yield column.to_pylist(), pc.binary_length(column).to_numpy().astype(np.int64)
 
 
 def read_documents(paths: Iterable[Path]) -> Iterator[Document]:
