@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = tuple(
     names.split()
     for names in (
-        "rein rein.config rein.errors rein.shapes",
+        "rein rein.config rein.errors rein.shapes rein.compiled",
         "rein.losses rein.returns rein.optim rein.checkpoint rein.distributed rein.run rein.progress rein.report",
         "rein.models rein.feedback rein.text rein.bpe",
         "rein.train rein.evals rein.agents",

@@ -205,7 +205,7 @@ def test_pieces_are_documents_with_the_text_as_it_was():
     assert second == Document(text[-251:], f"web/1[{len(text) - 251}:{len(text)}]", "web", **more)
     start = 999 + len(loud) - 3 + 50
     end = 999 + len(loud) + 150 - 50
-    assert third == Dropped(f"web/1[{start}:{end}]", "contaminated: piece too short")
+    assert third == Dropped(f"web/1[{start}:{end}]", "contaminated: piece too short", text[start:end])
 
 
 def test_a_document_of_which_nothing_stays_is_one_drop():

@@ -23,8 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from rein.compiled import compiled
 
 WINDOW = 16  # Gaussians per dimension that are not negligible, on a grid of more than that
 NEGLIGIBLE = 1e-10  # products of Gaussians below it are left out
@@ -36,7 +37,7 @@ TECHNIQUE_NUMBERS = {
     "extra-action": 5, "action-biasing": 6, "control-sharing": 7, "potential-shaping": 8,
 }  # fmt: skip
 
-_fast = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+_fast = compiled(fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 
 class Setup(NamedTuple):

@@ -232,7 +232,7 @@ def _is_complete(folder: Path, recipe: Recipe) -> bool:
         recipe.tokenizer is None or load_tokenizer(recipe.tokenizer).sha256() == manifest["tokenizer"]["sha256"]
     )
     if manifest["inputs_sha256"] != fingerprint_of_inputs(recipe) or not same_tokenizer:
-        what = "the text that is read" if same_tokenizer else f"the tokenizer in {recipe.tokenizer}"
+        what = "what it reads, text or a step's code," if same_tokenizer else f"the tokenizer in {recipe.tokenizer}"
         raise UserError(
             f"{folder} was built from other content: {what} has changed since.",
             f"Choose another --out, or remove {folder} to build it anew.",

@@ -36,8 +36,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from rein.compiled import compiled
 from rein.errors import UserError, writing
 from rein.text.documents import Document, Dropped
 
@@ -55,7 +55,7 @@ Characters = npt.NDArray[np.uint32]
 Bools = npt.NDArray[np.bool_]
 
 _SEPARATOR, _IGNORED, _SPACE = 0, 1, 32
-_fast = njit(cache=True, nogil=True)
+_fast = compiled()
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,7 +517,10 @@ def outcomes(document: Document, cleaning: Cleaning) -> list[Document | Dropped]
         replace(document, id=f"{document.id}[{start}:{end}]", text=document.text[start:end])
         for start, end in cleaning.pieces
     ]
-    return [*kept, *(Dropped(f"{document.id}[{start}:{end}]", SHORT_PIECE) for start, end in cleaning.short)]
+    short = [
+        Dropped(f"{document.id}[{start}:{end}]", SHORT_PIECE, document.text[start:end]) for start, end in cleaning.short
+    ]
+    return [*kept, *short]
 
 
 def _windows(hits: Ints, n_chars: int, window_chars: int) -> list[tuple[int, int]]:

@@ -51,7 +51,7 @@ def fingerprint(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     keys: list[Numbers] = []
     for group in read_groups([path], ["id", "text"]):
         text_hashes += [_hash(text) for text in group["text"]]
-        id_hashes += [_hash(id) for id in group["id"]]
+        id_hashes += [_hash(f"{task['source']}\0{id}") for id in group["id"]]  # a name is a name within its source
         if mode is not None:
             sets = _sets(group["text"], mode)
             values.append(sets.values)

@@ -22,8 +22,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from rein.compiled import compiled
 from rein.text.shingles import NO_KEY, Hashes, Integers, Sets
 
 MAX_GROUP = 1000
@@ -36,7 +36,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Rule = Literal["component", "greedy"]
 
-_fast = njit(cache=True, nogil=True, error_model="numpy")
+_fast = compiled(error_model="numpy")
 _32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ over the golden ratio: keys may come divided by their low or high bits

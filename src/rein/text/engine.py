@@ -131,6 +131,7 @@ class Engine:
         daft, n_workers = self._daft()
         job = {
             "folder": str(folder.resolve()),
+            "place": os.getcwd(),
             "function": function,
             "import_from": [str(path.resolve()) for path in self.import_from],
         }
@@ -224,10 +225,13 @@ def perform_text(text: str) -> str:
     task = Task(job["name"], job["bytes"], job["arguments"])
     try:
         folder = Path(job["folder"])
-        if not folder.is_dir():
-            raise UserError(
-                f"A worker does not see {folder}.", "On a cluster, use a folder that all machines share (--out)."
-            )
+        for needed in (Path(job["place"]), folder):
+            if not needed.is_dir():
+                raise UserError(
+                    f"A worker does not see {needed}.",
+                    "On a cluster, start in a folder that all machines share, and name such a one with --out.",
+                )
+        os.chdir(job["place"])  # paths are relative to where the command was typed
         done["record"] = perform(folder, job["function"], task, lambda _: None)
     except UserError as error:
         done["user_error"] = [error.problem, error.fix]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from rein.compiled import compiled
 
 TOO_MANY_TAGS, TOO_DEEP, TOO_MANY_ATTRIBUTES = (
     "page has too many tags",
@@ -94,17 +95,17 @@ def measure(page: bytes, max_depth: int, max_tags: int, max_attributes: int) -> 
     return _REASONS[_scan(np.frombuffer(page, dtype=np.uint8), max_depth, max_tags, max_attributes)]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _space(byte: int) -> bool:
     return byte == 32 or (9 <= byte <= 13 and byte != 11)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _letter(byte: int) -> bool:
     return 97 <= (byte | 32) <= 122
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _name(page: npt.NDArray[np.uint8], at: int) -> tuple[np.uint64, int]:
     """The hash of the tag name that begins at `at`, in lower case, and where it ends."""
     value = np.uint64(0xCBF29CE484222325)
@@ -117,7 +118,7 @@ def _name(page: npt.NDArray[np.uint8], at: int) -> tuple[np.uint64, int]:
     return value, at
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _after_comment(page: npt.NDArray[np.uint8], at: int) -> int:
     """Where a comment ends whose "<!--" is before `at`."""
     n = len(page)
@@ -135,7 +136,7 @@ def _after_comment(page: npt.NDArray[np.uint8], at: int) -> int:
     return n
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _after_attributes(page: npt.NDArray[np.uint8], at: int) -> tuple[int, int, bool]:
     """Where the tag ends whose name ends at `at`, how many attributes it has, and whether a slash closes it."""
     n, count, slash = len(page), 0, False
@@ -170,7 +171,7 @@ def _after_attributes(page: npt.NDArray[np.uint8], at: int) -> tuple[int, int, b
     return n, count, slash
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _end_of_raw(page: npt.NDArray[np.uint8], at: int, name: np.uint64) -> int:
     """Where the end tag of a raw element begins; in scripts, "<!-- <script" hides one."""
     n, escaped, twice = len(page), False, False
@@ -196,7 +197,7 @@ def _end_of_raw(page: npt.NDArray[np.uint8], at: int, name: np.uint64) -> int:
     return n
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _reopen(
     names: npt.NDArray[np.uint64],
     kinds: npt.NDArray[np.int64],
@@ -213,7 +214,7 @@ def _reopen(
         ghosts_before[depth + k] = 0
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _scan(page: npt.NDArray[np.uint8], max_depth: int, max_tags: int, max_attributes: int) -> int:
     """Follows the tags of a page as a tree builder would, with a stack of names in place of a tree.
 

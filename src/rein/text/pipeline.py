@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,7 @@ def _read(build: Build, links: dict[str, str]) -> list[Part]:
             name = f"{source.name}-{index:05d}"
             arguments = {
                 "name": name,
-                "source": settings.to_dict(source),
+                "source": settings.to_dict(replace(source, weight=None, epochs=None)),  # which do not matter here
                 "partitions": some,
                 "keep_dropped": build.recipe.keep_dropped,
             }
@@ -251,7 +251,12 @@ def _duplicates(build: Build, parts: list[Part]) -> tuple[dict[str, list[str]], 
         Task(
             part.name,
             part.bytes,
-            {"name": part.name, "file": str(part.file), "mode": rule.mode if rule is not None else None},
+            {
+                "name": part.name,
+                "source": part.source.name,
+                "file": str(part.file),
+                "mode": rule.mode if rule is not None else None,
+            },
         )
         for part in parts
     ]

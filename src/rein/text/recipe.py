@@ -83,7 +83,7 @@ class Source:
         if self.kind == "pydocs" and self.paths:
             raise UserError(
                 f"{where} (pydocs) reads the installed packages, but {self.paths[0]} is given.",
-                f"Say what it is: {', '.join(kind for kind in KINDS[1:-1])}.",
+                f"Say what it is ({', '.join(KINDS[1:-1])}); a recipe's name ends in .py or .json.",
             )
         if (self.kind == "huggingface") != (self.dataset is not None):
             raise UserError(f"{where}: a dataset's name goes with the kind huggingface.", "Give both, or neither.")
@@ -112,7 +112,14 @@ class Quality:
     negative: tuple[str, ...] = setting(help="sources of raw text")
     alpha: float = setting(9.0, "of the Pareto draw; larger keeps fewer low scores", paper="9")
     l2: float = setting(0.0, "regularisation; 0 is Spark's default")
-    max_documents: int = setting(50_000, "learn from at most so many of each side, chosen by their hashed ids")
+    max_documents: int = setting(50_000, "learn from at most so many of each side, chosen by their hashed texts")
+
+    def __post_init__(self) -> None:
+        for name, least in (("alpha", 0.01), ("l2", 0.0), ("max_documents", 20)):
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"The classifier's {name} is {getattr(self, name)}, but it must be at least {least}.", "Raise it."
+                )
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ class NearDuplicates:
     """Which documents say the same as another one, and which of them stays."""
 
     mode: Literal["shingles", "gpt3"] = setting(
-        "shingles", "shingles: sets of 5 words, 16 bands of 8 hashes; gpt3: sets of words, 10 bands of 1, as Spark's"
+        "shingles", "shingles: sets of 5 words, 18 bands of 7 hashes; gpt3: sets of words, 10 bands of 1, as Spark's"
     )
     threshold: float = setting(0.8, "smallest Jaccard similarity of two duplicates, verified")
     keep: Literal["component", "greedy"] = setting(

@@ -27,7 +27,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from rein.compiled import compiled
 
 SHINGLE_WORDS = 5
 N_HASHES = 128
@@ -38,7 +39,7 @@ Hashes = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.integer]
 Bytes = npt.NDArray[np.uint8]
 
-_fast = njit(cache=True, nogil=True, error_model="numpy")
+_fast = compiled(error_model="numpy")
 
 _FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x00000100000001B3)  # FNV-1a, 64 bits
 # 3 modulo 8: then Bᵏ − 1 has at most 4 factors of 2 for k ≤ 4, and exchanged words keep 60 bits of difference.

@@ -241,6 +241,20 @@ def find_files(paths: Sequence[Path], names: tuple[str, ...]) -> list[Path]:
     return found
 
 
+def named(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """The files with the shortest names that tell them apart: the last parts of their paths, as many as it takes.
+
+    Example  >>> [name for _, name in named([Path("a/x.jsonl"), Path("b/x.jsonl"), Path("c/y.jsonl")])]
+             ['a/x.jsonl', 'b/x.jsonl', 'c/y.jsonl']
+    """
+    most = max((len(path.parts) for path in paths), default=1)
+    for length in range(1, most):
+        names = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(names)) == len(paths):
+            return list(zip(paths, names, strict=True))
+    return [(path, path.as_posix()) for path in paths]
+
+
 def below(root: Path) -> list[Path]:
     """The files below `root`, relative to it, in an order that no file system changes."""
     files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]

@@ -25,7 +25,8 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from rein.compiled import compiled
 
 N_FEATURES = 1 << 18  # HashingTF's default
 HASH_PRIME = 2038074743  # MinHashLSH's
@@ -196,7 +197,7 @@ def _lower_case() -> LowerCase:
 # Eight bytes are one number, least significant first, so most words are a single load. Text is first made lower case,
 # with every white space as " " and more of them behind the end: then a word ends at the first byte equal to " ".
 
-_fast = njit(cache=True, nogil=True, error_model="numpy")
+_fast = compiled(error_model="numpy")
 
 _PAD_BYTES = 16
 _LOW = np.uint64(0x0101010101010101)

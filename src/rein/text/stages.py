@@ -54,12 +54,14 @@ class Outlet:
     so that no later stage holds more, however large what was read is; NAME.dropped.parquet.
     """
 
-    def __init__(self, folder: Path, name: str, keep_dropped: bool, splits: Sequence[str] = ("",)) -> None:
+    def __init__(self, folder: Path, task: dict[str, Any], source: str, splits: Sequence[str] = ("",)) -> None:
+        name = task["name"]
+        self._source = source
         self.tally, self.origins = Tally(), Origins()
         self.files: dict[str, list[dict[str, Any]]] = {split: [] for split in splits}
         self._prefixes = {split: folder / f"{name}{split and '.'}{split}" for split in splits}
         self._kept: dict[str, DocumentWriter] = {}
-        self._dropped = DocumentWriter(folder / f"{name}.dropped.parquet") if keep_dropped else None
+        self._dropped = DocumentWriter(folder / f"{name}.dropped.parquet") if task["keep_dropped"] else None
 
     def keep(self, document: Document, split: str = "") -> None:
         """Writes a document."""
@@ -81,10 +83,10 @@ class Outlet:
 
     def drop(self, dropped: Dropped, document: Document | None = None) -> None:
         """Counts a drop; `document` is what it was."""
-        text = document.text if document is not None else dropped.text
+        text = dropped.text or (document.text if document is not None else "")
         self.tally.drop(dropped.id, dropped.reason, text)
         if self._dropped is not None:
-            of = document or Document("", dropped.id, "")
+            of = document or Document("", dropped.id, self._source)
             about = {**of.metadata, "dropped": dropped.reason}
             self._dropped.append(Document(_writable(text), _writable(dropped.id), of.source, of.url, of.date, about))
 
@@ -138,7 +140,7 @@ def read(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     steps = steps_of(source)
     most_documents = source.max_documents or float("inf")
     most_bytes = (source.max_mb or float("inf")) * 1e6
-    with Outlet(folder, task["name"], task["keep_dropped"]) as outlet:
+    with Outlet(folder, task, source.name) as outlet:
         for item in items:
             if isinstance(item, Dropped):
                 outlet.drop(item)
@@ -218,7 +220,7 @@ def choose(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     classifier = _loaded(quality.Classifier.load, task["classifier"])
     scores: list[float] = []
     kept_scores: list[float] = []
-    with Outlet(folder, task["name"], task["keep_dropped"]) as outlet:
+    with Outlet(folder, task, task["source"]) as outlet:
         for document in read_documents([Path(task["file"])]):
             score = classifier.score(document.text)
             scores.append(score)
@@ -271,7 +273,7 @@ def assemble(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """What is left of a partition, without duplicates and overlaps, in its two parts: NAME.SPLIT.parquet."""
     gone = rows_gone(task)
     cleaner = _Cleaner(task["cleaning"]) if task["cleaning"] is not None else None
-    with Outlet(folder, task["name"], task["keep_dropped"], task["splits"]) as outlet:
+    with Outlet(folder, task, task["source"], task["splits"]) as outlet:
         for row, document in enumerate(read_documents([Path(task["file"])])):
             if row in gone:
                 outlet.drop(Dropped(document.id, gone[row]), document)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from rein.errors import UserError, suggestion
 from rein.text.documents import Document, Dropped
 from rein.text.recipe import Source
-from rein.text.sources import PARTITION_BYTES, Advance, Partition, find_files, size_of
+from rein.text.sources import PARTITION_BYTES, Advance, Partition, find_files, named, size_of
 
 JSONL_NAMES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson")
 PARQUET_NAMES = (".parquet",)
@@ -43,8 +43,8 @@ class JsonLines:
     def partitions(self) -> list[Partition]:
         """Ranges of bytes that begin with a line, and the number of that line."""
         return [
-            {"file": str(path), "start": start, "end": end, "line": line, "bytes": end - start}
-            for path in self.inputs()
+            {"file": str(path), "name": name, "start": start, "end": end, "line": line, "bytes": end - start}
+            for path, name in named(self.inputs())
             for start, end, line in _line_ranges(path)
         ]
 
@@ -57,7 +57,7 @@ class JsonLines:
             try:
                 lines = _lines(_unpacked(raw, path), partition["end"] - done if _is_plain(path) else None)
                 for number, line in enumerate(lines, start=partition["line"]):
-                    yield self._document(path, number, line)
+                    yield self._document(partition["name"], path, number, line)
                     if number % _ADVANCE_ROWS == 0:
                         advance(raw.tell() - done)
                         done = raw.tell()
@@ -67,8 +67,8 @@ class JsonLines:
                 ) from None
             advance(partition["end"] - done)
 
-    def _document(self, path: Path, number: int, line: bytes | None) -> Document | Dropped:
-        id = f"{path.name}:{number}"
+    def _document(self, name: str, path: Path, number: int, line: bytes | None) -> Document | Dropped:
+        id = f"{name}:{number}"
         if line is None:
             return Dropped(id, "line over 256 MiB")
         if not line.strip():
@@ -100,11 +100,11 @@ class Parquet:
     def partitions(self) -> list[Partition]:
         """Runs of row groups, some megabytes of text each."""
         partitions: list[Partition] = []
-        for path in self.inputs():
+        for path, name in named(self.inputs()):
             try:
                 with pq.ParquetFile(path) as file:
                     self._check(path, file.schema_arrow)
-                    partitions += _group_runs(path, file.metadata)
+                    partitions += _group_runs(path, name, file.metadata)
             except (OSError, pa.ArrowException) as error:
                 raise _not_parquet(path, error) from None
         return partitions
@@ -123,31 +123,34 @@ class Parquet:
     def read(self, partition: Partition, advance: Advance) -> Iterator[Document | Dropped]:
         """One document per row.  Raises   UserError when the file is damaged."""
         path = Path(partition["file"])
-        columns = [self._source.text_field] + ([self._source.id_field] if self._source.id_field else [])
         groups = range(*partition["groups"])
         number = partition["row"]
         try:
             with pq.ParquetFile(path) as file:
+                wanted = (self._source.text_field, self._source.id_field, "url", "date")
+                columns = [name for name in dict.fromkeys(wanted) if name in file.schema_arrow.names]
                 for batch in file.iter_batches(1024, row_groups=groups, columns=columns):
                     # As bytes, because one value that is not UTF-8 would fail the whole batch.
                     texts = batch.column(columns[0]).cast(pa.large_binary()).to_pylist()
-                    names = batch.column(columns[1]).to_pylist() if len(columns) > 1 else [None] * len(texts)
-                    for data, name in zip(texts, names, strict=True):
+                    rows = batch.select(columns[1:]).to_pylist() if len(columns) > 1 else [{}] * len(texts)
+                    for data, row in zip(texts, rows, strict=True):
                         number += 1
-                        yield self._document(path, number, data, name)
+                        yield self._document(partition, number, data, row)
                     advance(partition["bytes"] * len(texts) / partition["rows"])
         except (OSError, pa.ArrowException) as error:
             raise _not_parquet(path, error) from None
 
-    def _document(self, path: Path, number: int, data: bytes | None, name: Any) -> Document | Dropped:
-        id = f"{path.name}:{number}"
+    def _document(
+        self, partition: Partition, number: int, data: bytes | None, row: dict[str, Any]
+    ) -> Document | Dropped:
+        id = f"{partition['name']}:{number}"
         if data is None:
             return Dropped(id, "no text in the field")
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
             return Dropped(id, "not UTF-8")
-        return document_of_row(self._source, id, path, text, {self._source.id_field: name})
+        return document_of_row(self._source, id, Path(partition["file"]), text, row)
 
 
 class HuggingFace:
@@ -256,7 +259,7 @@ def _lines(file: BinaryIO, n_bytes: int | None) -> Iterator[bytes | None]:
         yield line or None
 
 
-def _group_runs(path: Path, about: pq.FileMetaData) -> Iterator[Partition]:
+def _group_runs(path: Path, name: str, about: pq.FileMetaData) -> Iterator[Partition]:
     first = row = 0
     for group in range(about.num_row_groups):
         rows = [about.row_group(i).num_rows for i in range(first, group + 1)]
@@ -265,6 +268,7 @@ def _group_runs(path: Path, about: pq.FileMetaData) -> Iterator[Partition]:
         if last or n_bytes >= PARTITION_BYTES:
             yield {
                 "file": str(path),
+                "name": name,
                 "groups": [first, group + 1],
                 "row": row,
                 "rows": max(sum(rows), 1),

@@ -37,7 +37,7 @@ from rein.progress import Progress, duration
 from rein.report.page import write_report
 from rein.run import RunFolder
 from rein.text.mixture import order_of
-from rein.text.order import Order
+from rein.text.order import MixtureOrder, Order
 from rein.text.shards import Shards, read_manifest
 
 
@@ -479,4 +479,8 @@ def _describe(
         f"machine    {device}, {precision}, {torch.get_num_threads()} threads",
         f"run        {config.out}" + (f", from update {position.opt_step:,}" if position.opt_step else ""),
     ]
+    if isinstance(order, MixtureOrder):
+        seen = order.seen(config.train_tokens // shape.n_ctx)
+        parts = [f"{source} {tokens:,} tokens, {epochs:.2f} epochs" for source, (tokens, epochs) in seen.items()]
+        lines.insert(2, f"mixture    {'; '.join(parts)}")
     print("\n".join(lines), file=sys.stderr)

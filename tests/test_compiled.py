@@ -1,0 +1,36 @@
+"""What is compiled and kept is right, also where two processes compile at the same time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import sys
+from numba.core.caching import IndexDataCacheFile
+from rein.compiled import compiled
+
+@compiled()
+def double(x):
+    return x + x
+
+if sys.argv[1] == "blind":  # as a process that looked into the index before the other had written to it
+    IndexDataCacheFile._load_index = lambda self: {}
+print([double(eval(text)) for text in sys.argv[2:]])
+"""
+
+
+def test_two_that_compile_variants_of_one_function_at_once_do_not_mix_them_up(tmp_path):
+    path = tmp_path / "code.py"
+    path.write_text(CODE)
+
+    def run(*words: str) -> str:
+        done = subprocess.run([sys.executable, path, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert run("blind", "2") == "[4]"
+    assert run("blind", "2.5") == "[5.0]"
+    for words, expected in ((("2", "2.5"), "[4, 5.0]"), (("2.5", "2"), "[5.0, 4]")):
+        assert run("seeing", *words) == expected
+    names = [file.name for file in tmp_path.rglob("*.nbc")]
+    assert len(names) == len(set(names)) >= 2
