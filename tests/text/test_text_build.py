@@ -228,7 +228,7 @@ def test_other_settings_or_contents_are_refused(tmp_path, jsonl, byte_tokenizer)
         build(config)
     shutil.copy(byte_tokenizer, own)
     jsonl.write_text(jsonl.read_text() + '{"text": "one more"}\n')
-    with pytest.raises(UserError, match="what it reads, .* has changed"):
+    with pytest.raises(UserError, match=r"what it reads, .* has changed"):
         build(config)
 
 

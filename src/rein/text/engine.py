@@ -17,14 +17,19 @@ a Binary column is silently planned as a cross join (0.5 to 0.7.26).
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +43,7 @@ from rein.text.store import whole
 ATTEMPTS = 3
 POOL_BYTES = 6 << 20  # less to read than this is done here: to start workers takes longer
 QUIET_BYTES = 100_000  # done before anyone could read what is done
+STOP = "stop"  # in a stage's folder: a task has failed, and those that follow need not begin
 KEY = "stage.json"
 
 Record = dict[str, Any]
@@ -101,6 +107,7 @@ class Engine:
             for task in open_tasks:
                 records[task.name] = perform(folder, function, task, advance)
             return
+        _end_calmly()
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 for name, record in self._stream(folder, function, open_tasks):
@@ -156,7 +163,8 @@ class Engine:
                 raise UserError(*done["user_error"])
             if "error" in done:
                 raise _TaskError(f"{folder.name}, task {done['name']}:\n{done['error']}")
-            yield done["name"], done["record"]
+            if "record" in done:
+                yield done["name"], done["record"]
 
     def _daft(self) -> tuple[Any, int]:
         """Daft with its runner set, and how many workers there are.
@@ -182,15 +190,33 @@ class Engine:
                 if self.ray == "local":
                     ray.init(num_cpus=self.workers, include_dashboard=False, log_to_driver=False)
                 else:
+                    _knock(self.ray)
                     ray.init(address=self.ray, log_to_driver=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 raise UserError(
                     f"The Ray cluster {self.ray} does not answer: {str(error).splitlines()[0]}",
-                    "Check --ray: an address as `ray start` prints it, auto, or local.",
+                    "Check --ray: an address as `ray start` prints it, auto, or local. A cluster that asks for a token "
+                    "takes it from RAY_AUTH_TOKEN.",
                 ) from None
             daft.set_runner_ray()
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         return daft, max(1, int(resources.get("CPU", self.workers)))
+
+
+def _knock(address: str) -> None:
+    """Whether anything answers at HOST:PORT: Ray itself goes on trying for a quarter of an hour.
+
+    Raises   OSError when nothing does.
+    """
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@cache
+def _end_calmly() -> None:
+    """After an error, Daft's threads may outlive the command by a moment; the interpreter's end would abort them."""
+    atexit.register(time.sleep, 0.7)
 
 
 class _TaskError(RuntimeError):
@@ -222,6 +248,9 @@ def perform_text(text: str) -> str:
     for folder in job["import_from"]:
         use_modules_beside(Path(folder))
     done: dict[str, Any] = {"name": job["name"]}
+    stop = Path(job["folder"]) / STOP
+    if stop.exists():
+        return json.dumps(done)
     task = Task(job["name"], job["bytes"], job["arguments"])
     try:
         folder = Path(job["folder"])
@@ -237,6 +266,9 @@ def perform_text(text: str) -> str:
         done["user_error"] = [error.problem, error.fix]
     except Exception:
         done["error"] = traceback.format_exc()
+    if "record" not in done:
+        with suppress(OSError):
+            stop.touch()  # Daft ends only when it has no tasks left
     return json.dumps(done)
 
 
@@ -255,8 +287,8 @@ def _prepare(folder: Path, key: str) -> None:
             folder.mkdir(parents=True)
         with whole(path) as file:
             file.write(json.dumps({"key": key}).encode())
-    for part in folder.glob("*.part"):
-        part.unlink(missing_ok=True)
+    for left in (*folder.glob("*.part"), folder / STOP):
+        left.unlink(missing_ok=True)
 
 
 def _record(folder: Path, name: str) -> Record | None:

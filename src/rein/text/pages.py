@@ -8,15 +8,15 @@ Whether a page is wanted is asked before its text is extracted: that is what cos
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
 from rein.text.documents import Document, Dropped
-from rein.text.extract import Limits, extract
+from rein.text.extract import Limits, decode, extract, tidy
 from rein.text.links import Links, keep_linked
 from rein.text.recipe import Source
 from rein.text.sources import Advance, Folder, Partition, batches, expand, files_of, find_files, size_of
+from rein.text.store import load_once
 from rein.text.warc import Page
 from rein.text.warc import Reader as Archive
 
@@ -105,20 +105,15 @@ class Crawl:
         if isinstance(document, Dropped):
             return document
         if page.kind == "text":
-            text = page.payload.decode("utf-8", "replace").replace("\r\n", "\n")
-            return with_text(self._source, document, text, {})
+            text, encoding = decode(page.payload, page.charset or "utf-8")
+            return with_text(self._source, document, tidy(text), {"encoding": encoding})
         return extracted(self._source, document, page.payload, page.charset)
 
 
 def wanted(document: Document, partition: Partition) -> Document | Dropped:
     """A page, not yet extracted, if it is among the links; any, if the source has none."""
     links = partition.get("links")
-    return document if links is None else keep_linked(document, _links(links))
-
-
-@lru_cache(maxsize=2)
-def _links(path: str) -> Links:
-    return Links.load(Path(path))
+    return document if links is None else keep_linked(document, load_once(Links.load, links))
 
 
 def extracted(source: Source, document: Document, page: bytes, charset: str | None) -> Document | Dropped:

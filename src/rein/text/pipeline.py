@@ -16,6 +16,7 @@ import inspect
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -632,6 +633,8 @@ def _mixture(recipe: Recipe, pieces: list[tuple[str, Record]]) -> list[dict[str,
     mixture = []
     for source in recipe.sources:
         own = [record for _, record in pieces if record["source"] == source.name]
+        if not own and (source.weight or source.epochs):
+            print(f"no document of {source.name!r} is left: the others share its weight", file=sys.stderr, flush=True)
         if own:
             mixture.append(
                 {

@@ -22,6 +22,7 @@ import runpy
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -91,8 +92,15 @@ class Source:
             raise UserError(f"{where} is {self.kind}, but links name web pages.", "Use the kinds html or warc.")
         for name in ("min_chars", "max_chars", "max_documents", "max_mb", "weight", "epochs"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < float("inf"):
                 raise UserError(f"{where}: {name} is {value}, but it must be above 0.", "Correct the value.")
+        try:
+            date.fromisoformat(self.until)
+        except ValueError:
+            raise UserError(f"{where}: until is {self.until!r}, which is no day.", "Write it as 2017-12-31.") from None
+        for language in self.languages:
+            if not (language.isascii() and language.islower() and len(language) in (2, 3)):
+                raise UserError(f"{where}: {language!r} is no code of a language.", "Write en, de or zh: ISO 639-1.")
         if self.min_chars is not None and self.max_chars is not None and self.min_chars > self.max_chars:
             raise UserError(
                 f"{where}: min_chars is {self.min_chars} and max_chars {self.max_chars}.", "Nothing would be left."
@@ -109,7 +117,7 @@ class Quality:
     """GPT-3's classifier (Brown 2020, Appendix A): which raw documents look like the reference ones."""
 
     positive: tuple[str, ...] = setting(help="sources that are what good text looks like")
-    negative: tuple[str, ...] = setting(help="sources of raw text")
+    negative: tuple[str, ...] = setting(help="sources of raw text; best a sample that is not filtered itself")
     alpha: float = setting(9.0, "of the Pareto draw; larger keeps fewer low scores", paper="9")
     l2: float = setting(0.0, "regularisation; 0 is Spark's default")
     max_documents: int = setting(50_000, "learn from at most so many of each side, chosen by their hashed texts")
@@ -152,6 +160,21 @@ class Decontamination:
     min_piece_chars: int = setting(200, "shortest piece that stays", unit="characters", paper="200")
     max_pieces: int = setting(10, "a document in more pieces is dropped", paper="10")
     max_documents: int = setting(10, "what more documents share is a common phrase", paper="10")
+
+    def __post_init__(self) -> None:
+        if not self.against:
+            raise UserError("There is nothing to decontaminate against.", "Name evaluation sets in `against`.")
+        for name, least in (
+            ("n", 1),
+            ("window_chars", 0),
+            ("min_piece_chars", 0),
+            ("max_pieces", 0),
+            ("max_documents", 0),
+        ):
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"Decontamination's {name} is {getattr(self, name)}, but it must be at least {least}.", "Raise it."
+                )
 
 
 @dataclass(frozen=True)
@@ -228,11 +251,11 @@ def load_recipe(path: Path) -> Recipe:
 
     Raises   UserError when the file is missing, fails, or sets no `recipe`.
     """
-    if path.suffix == ".json":
-        return settings.from_json(Recipe, path)
     if not path.is_file():
         raise UserError(f"The recipe {path} does not exist.", "Check the path.")
     use_modules_beside(path.parent)
+    if path.suffix == ".json":
+        return settings.from_json(Recipe, path)
     try:
         found = runpy.run_path(str(path)).get("recipe")
     except UserError:

@@ -14,13 +14,12 @@ advance) and returns its record, as engine.py asks; arguments and records are pl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ import numpy.typing as npt
 from rein import config as settings
 from rein.bpe import trainer
 from rein.bpe.tokenizer import load_tokenizer
+from rein.errors import UserError
 from rein.text import contamination, links, quality
 from rein.text.documents import Document, Dropped, Step, fault, n_utf8_bytes
 from rein.text.duplicate_stages import rows_gone
@@ -37,12 +37,10 @@ from rein.text.recipe import Source
 from rein.text.shards import write_shard
 from rein.text.sources import load_object, open_source
 from rein.text.split import cut_tail, split_by_id
-from rein.text.store import DocumentWriter, read_documents, read_groups, read_texts, save, whole
+from rein.text.store import DocumentWriter, load_once, read_documents, read_groups, read_texts, save, whole
 from rein.text.tally import Origins, Tally
 
 PART_BYTES = 64 << 20  # of text in one file
-
-T = TypeVar("T")
 
 # ---------------------------------------------------------------------------------------------------- writing
 
@@ -104,17 +102,6 @@ class Outlet:
             writer.__exit__(kind, error, trace)
 
 
-def _loaded(loader: Callable[[Path], T], path: str) -> T:
-    """What `loader` makes of a file, once for all tasks of this process while the file stays as it is."""
-    loaded: T = _load_once(loader, path, Path(path).stat().st_mtime_ns)
-    return loaded
-
-
-@lru_cache(maxsize=4)
-def _load_once(loader: Callable[[Path], Any], path: str, mtime_ns: int) -> Any:
-    return loader(Path(path))
-
-
 def _writable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
@@ -145,7 +132,7 @@ def read(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
             if isinstance(item, Dropped):
                 outlet.drop(item)
                 continue
-            document = item
+            document = _legible(item)
             for step in steps:
                 result = step(document)
                 if isinstance(result, Dropped):
@@ -164,6 +151,16 @@ def read(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     }
 
 
+def _legible(document: Document) -> Document:
+    """The document with names that can be written: half characters, as of a file's name, become \\udcff."""
+    parts = (document.id, document.url, document.date, *document.metadata.values())
+    if all(map(str.isascii, parts)):
+        return document
+    id, url, date, *values = (part.encode("utf-8", "backslashreplace").decode() for part in parts)
+    metadata = dict(zip(document.metadata, values, strict=True))
+    return replace(document, id=id, url=url, date=date, metadata=metadata)
+
+
 def steps_of(source: Source) -> list[Step]:
     """What a source asks of each document by itself, in order: sound text, length, language, the user's own."""
     steps: list[Step] = [sound]
@@ -173,8 +170,24 @@ def steps_of(source: Source) -> list[Step]:
 
         steps.append(lambda document: keep_language(document, source.languages, source.min_language_confidence))
     for name in source.steps:
-        steps += [load_object(name, f"A step of the source {source.name!r}"), sound]
+        steps += [_own(source, name), sound]
     return steps
+
+
+def _own(source: Source, name: str) -> Step:
+    """A step of the user's.  Raises   UserError when it cannot be imported, or gives back something else."""
+    step = load_object(name, f"A step of the source {source.name!r}")
+
+    def checked(document: Document) -> Document | Dropped:
+        result = step(document)
+        if not isinstance(result, Document | Dropped):
+            raise UserError(
+                f"The step {name} of the source {source.name!r} gave back {result!r:.60} for {document.id}.",
+                "Return the document, or Dropped(document.id, reason), both from rein.text.documents.",
+            )
+        return result
+
+    return checked
 
 
 def sound(document: Document) -> Document | Dropped:
@@ -217,7 +230,7 @@ def classify(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
 
 def choose(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """Keeps the documents that the classifier's draw keeps."""
-    classifier = _loaded(quality.Classifier.load, task["classifier"])
+    classifier = load_once(quality.Classifier.load, task["classifier"])
     scores: list[float] = []
     kept_scores: list[float] = []
     with Outlet(folder, task, task["source"]) as outlet:
@@ -256,7 +269,7 @@ def gather_grams(folder: Path, task: dict[str, Any], advance: Advance) -> Record
 
 def overlaps(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """In how many documents of this partition each gram of the evaluation sets is: NAME.npy (grams,) int64."""
-    grams = _loaded(contamination.Grams.load, task["grams"])
+    grams = load_once(contamination.Grams.load, task["grams"])
     gone = rows_gone(task)
     counts = np.zeros(len(grams), dtype=np.int64)
     row = 0
@@ -298,7 +311,7 @@ class _Cleaner:
     """Removes what evaluation sets have, and counts it."""
 
     def __init__(self, task: dict[str, Any]) -> None:
-        self._grams = _loaded(contamination.Grams.load, task["grams"])
+        self._grams = load_once(contamination.Grams.load, task["grams"])
         self._ignored = np.load(task["ignored"])
         self._rules = contamination.Rules(**task["rules"])
         self._tally = contamination.Tally.of(self._grams)
@@ -361,7 +374,7 @@ def tokenise(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     NAME.tokens   uint16 or uint32, little-endian, nothing else
     NAME.npy      (n, 2) int64: tokens and UTF-8 bytes of each document
     """
-    tokenizer = _loaded(load_tokenizer, task["tokenizer"])
+    tokenizer = load_once(load_tokenizer, task["tokenizer"])
     dtype = np.dtype("<u2" if tokenizer.n_vocab <= 1 << 16 else "<u4")
     sizes = [np.zeros((0, 2), dtype=np.int64)]
     with whole(folder / f"{task['name']}.tokens") as file:

@@ -11,11 +11,12 @@ of its token shards.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ from rein.text.documents import Document, n_utf8_bytes
 COLUMNS = ("text", "id", "source", "url", "date", "metadata")
 GROUP_BYTES = 4 << 20
 GROUP_DOCUMENTS = 10_000
+
+T = TypeVar("T")
 _SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in COLUMNS[:-1]),
@@ -136,6 +139,17 @@ def save(path: Path, array: npt.NDArray[Any]) -> None:
 def load(path: Path) -> Any:
     """The array of an .npy file, as a memory map."""
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def load_once(loader: Callable[[Path], T], path: str) -> T:
+    """What `loader` makes of a file, once for all tasks of this process while the file stays as it is."""
+    loaded: T = _load_once(loader, path, Path(path).stat().st_mtime_ns)
+    return loaded
+
+
+@lru_cache(maxsize=4)
+def _load_once(loader: Callable[[Path], Any], path: str, mtime_ns: int) -> Any:
+    return loader(Path(path))
 
 
 def read_groups(paths: Iterable[Path], columns: Iterable[str] = COLUMNS) -> Iterator[dict[str, list[Any]]]:
