@@ -255,9 +255,9 @@ def rein_side(documents: Path, work: Path) -> Outcome:
     import numpy as np
 
     from rein.text import pipeline
+    from rein.text.duplicate_stages import NEAR_DUPLICATE, NUMBER_BITS
     from rein.text.engine import Engine
     from rein.text.recipe import NearDuplicates, Recipe, Source
-    from rein.text.stages import NEAR_DUPLICATE, NUMBER_BITS
     from rein.text.store import read_documents
 
     source = Source("files", "jsonl", (documents,), id_field="id")
@@ -279,9 +279,10 @@ def rein_side(documents: Path, work: Path) -> Outcome:
         for path in build.stage("verifying pairs").glob("*.npy")
         if not path.name.endswith(".similarity.npy")
     ]
-    near = np.concatenate([np.load(file) for file in gone[NEAR_DUPLICATE]])
+    gone_near = np.concatenate([np.load(file)[0] for file in gone[NEAR_DUPLICATE]])
+    assert len(gone_near) == about["dropped"], f"{len(gone_near)} numbers of {about['dropped']} dropped documents"
     found = {tuple(sorted((index(a), index(b)))) for part in pairs for a, b in part.tolist()}
-    return Outcome("rein", wall_s, cpu_s, found, {index(number) for number in near[:, 0].tolist()})
+    return Outcome("rein", wall_s, cpu_s, found, {index(number) for number in gone_near.tolist()})
 
 
 def cpu_so_far_s() -> float:
