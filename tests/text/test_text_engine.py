@@ -63,7 +63,7 @@ def jobs(tmp_path_factory):
 @pytest.fixture
 def pool(monkeypatch):
     """Whatever there is to do is done by worker processes; what Daft leaves open is collected here."""
-    monkeypatch.setattr(engine, "POOL_BYTES", 0)
+    monkeypatch.setattr(engine, "POOL_S", 0)
     yield
     gc.collect()
 
@@ -161,12 +161,12 @@ def test_the_progress_of_a_task_adds_up_to_its_bytes(tmp_path, jobs):
 
 @with_pool
 @pytest.mark.parametrize(
-    ("workers", "n_tasks", "pool_bytes", "here"),
-    [(1, 4, 0, True), (2, 4, 1 << 20, True), (2, 1, 0, True), (2, 4, 0, False)],
+    ("workers", "n_tasks", "pool_s", "here"),
+    [(1, 4, 0, True), (2, 4, 1.0, True), (2, 1, 0, True), (2, 4, 0, False)],
     ids=["one worker", "little to do", "one task", "much to do"],
 )
-def test_little_work_stays_in_this_process(tmp_path, jobs, monkeypatch, workers, n_tasks, pool_bytes, here):
-    monkeypatch.setattr(engine, "POOL_BYTES", pool_bytes)
+def test_little_work_stays_in_this_process(tmp_path, jobs, monkeypatch, workers, n_tasks, pool_s, here):
+    monkeypatch.setattr(engine, "POOL_S", pool_s)
     tell = {f"t{i}": {"tell": True, "sleep_s": 0.05} for i in range(n_tasks)}
     tasks = tasks_of(tmp_path, n_tasks, **tell)
     records = Engine(workers, None, (jobs,)).run(tmp_path / "stage", "t", WORK, tasks, "key")
@@ -283,7 +283,7 @@ from rein.cli import main
 from rein.text import engine
 
 def command(words):
-    engine.POOL_BYTES = 0
+    engine.POOL_S = 0
     job = json.loads(words[0])
     tasks = [engine.Task(*task) for task in job["tasks"]]
     engine.Engine(2, None, (Path(job["jobs"]),)).run(Path(job["stage"]), "t", "engine_jobs:work", tasks, "key")

@@ -383,7 +383,7 @@ def test_the_classifier_is_held_to_both_sides(corpus):
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_two_workers_make_the_same_bytes(web, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "POOL_BYTES", 50_000)  # reading, fingerprints and others; to start workers takes long
+    monkeypatch.setattr(engine, "POOL_S", 0.001)  # reading, fingerprints and others; to start workers takes long
     assert contents(made(recipe_of(web), tmp_path / "corpus", web, workers=2)) == contents(corpus)
     gc.collect()
 
@@ -754,7 +754,7 @@ LIMITED = """
 import sys
 from rein.cli import main
 from rein.text import engine
-engine.POOL_BYTES = 0
+engine.POOL_S = 0
 sys.exit(main(sys.argv[1:]))
 """
 

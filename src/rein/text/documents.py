@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 # Parquet and Arrow hold at most 2 GiB in one value.
 MAX_DOCUMENT_BYTES = 1 << 30
+NUMBER_BITS = 32  # a document's number in a build: its partition · 2³² + its row
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rein.text import duplicates, spark
+from rein.text.documents import NUMBER_BITS
 from rein.text.engine import Advance, Record
 from rein.text.shingles import BANDS, NO_KEY, Sets, band_keys, set_keys, shingle_sets
 from rein.text.store import load, read_groups, save
 
-NUMBER_BITS = 32
 GPT3_TABLES = 10  # Brown 2020, Appendix A
 SPARK_SEED = 42
 SHOWN_GROUPS, SHOWN_MEMBERS = 8, 4
@@ -252,17 +252,3 @@ def _contains(ascending: Numbers, numbers: Numbers) -> npt.NDArray[np.bool_]:
     inside = at < len(ascending)
     inside[inside] = ascending[at[inside]] == numbers[inside]
     return inside
-
-
-def rows_gone(task: dict[str, Any]) -> dict[int, str]:
-    """Row → reason, of the documents of this partition that others are kept instead of."""
-    partition = task["partition"]
-    span = np.array([partition << NUMBER_BITS, (partition + 1) << NUMBER_BITS], dtype=np.uint64)
-    reasons: dict[int, str] = {}
-    for reason, files in task["gone"].items():
-        for file in files:
-            numbers = load(Path(file))[0]
-            low, high = np.searchsorted(numbers, span).tolist()
-            for row in (numbers[low:high] & np.uint64((1 << NUMBER_BITS) - 1)).tolist():
-                reasons[row] = reason
-    return reasons

@@ -41,7 +41,7 @@ from rein.text.sources import load_object
 from rein.text.store import whole
 
 ATTEMPTS = 3
-POOL_BYTES = 6 << 20  # less to read than this is done here: to start workers takes longer
+POOL_S = 3.0  # less work than this is done here: to start workers takes longer
 QUIET_BYTES = 100_000  # done before anyone could read what is done
 STOP = "stop"  # in a stage's folder: a task has failed, and those that follow need not begin
 KEY = "stage.json"
@@ -52,11 +52,16 @@ Advance = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Task:
-    """One partition's worth of work. `bytes` is how much there is to read, for the progress and its time left."""
+    """One partition's worth of work.
+
+    `bytes` is how much there is to read, for the progress and its time left; `bytes_per_s`, roughly, how fast one
+    core does that, for the choice between this process and workers.
+    """
 
     name: str
     bytes: float
     arguments: dict[str, Any]
+    bytes_per_s: float = 100e6
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Engine:
         self, folder: Path, function: str, tasks: Sequence[Task], records: dict[str, Record], advance: Advance
     ) -> None:
         open_tasks = [task for task in tasks if task.name not in records]
-        small = sum(task.bytes for task in open_tasks) < POOL_BYTES
+        small = sum(task.bytes / task.bytes_per_s for task in open_tasks) < POOL_S
         if self.ray is None and (self.workers == 1 or len(open_tasks) == 1 or small):
             for folder_of_modules in self.import_from:
                 use_modules_beside(folder_of_modules)

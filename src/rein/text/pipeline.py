@@ -30,6 +30,7 @@ from rein.bpe.tokenizer import load_tokenizer
 from rein.errors import writing
 from rein.run import write_atomically
 from rein.text import contamination, duplicate_stages, quality, shards
+from rein.text.documents import NUMBER_BITS
 from rein.text.engine import Engine, Record, Task, stage_key
 from rein.text.pydocs import STDLIB
 from rein.text.recipe import Recipe, Source
@@ -41,6 +42,15 @@ from rein.text.store import read_at, save
 from rein.text.tally import Origins, check_not_empty, total
 
 SLICE_DOCUMENTS = 8_000_000
+# Of one core, roughly; a WARC's bytes are packed.
+READING_BYTES_PER_S = {
+    "html, fast": 20e6,
+    "html, slow": 1.5e6,
+    "warc, fast": 4e6,
+    "warc, slow": 0.3e6,
+    "pydocs": 10e6,
+    "text": 80e6,
+}
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,8 @@ def _read(build: Build, links: dict[str, str]) -> list[Part]:
                 "partitions": some,
                 "keep_dropped": build.recipe.keep_dropped,
             }
-            tasks.append(Task(name, sum(partition["bytes"] for partition in some), arguments))
+            n_bytes = sum(partition["bytes"] for partition in some)
+            tasks.append(Task(name, n_bytes, arguments, READING_BYTES_PER_S[_kind_of_reading(source)]))
             sources.append(source)
     records = build.run("reading", "stages:read", tasks, build.inputs)
     build.count("read", records)
@@ -160,6 +171,13 @@ def _read(build: Build, links: dict[str, str]) -> list[Part]:
         for source, task, record in zip(sources, tasks, records, strict=True)
         for part in _parts(source, build.stage("reading"), record)
     ]
+
+
+def _kind_of_reading(source: Source) -> str:
+    """What reading a source costs its time with."""
+    if source.kind in ("html", "warc"):
+        return f"{source.kind}, {'fast' if source.extract == 'fast' else 'slow'}"
+    return "pydocs" if source.kind == "pydocs" else "text"
 
 
 def _parts(source: Source, folder: Path, record: Record) -> list[Part]:
@@ -331,6 +349,7 @@ def _duplicates(build: Build, parts: list[Part]) -> tuple[dict[str, list[str]], 
                 "parts": str(table),
                 "threshold": rule.threshold,
             },
+            1e6,  # pairs
         )
         for index in np.flatnonzero(pairs_of).tolist()
     ]
@@ -363,8 +382,8 @@ def _shown(parts: list[Part], group: dict[str, Any]) -> dict[str, Any]:
     """A group of near-duplicates for people: its size, and some documents of it, those that stay first."""
     documents = []
     for place, number in enumerate(group["members"]):
-        part = parts[number >> duplicate_stages.NUMBER_BITS]
-        document = next(read_at([part.file], [number & ((1 << duplicate_stages.NUMBER_BITS) - 1)]))
+        part = parts[number >> NUMBER_BITS]
+        document = next(read_at([part.file], [number & ((1 << NUMBER_BITS) - 1)]))
         about = {"id": document.id, "source": document.source, "text": document.text[:300]}
         documents.append({**about, "stays": place < group["stay"]})
     return {"size": group["size"], "documents": documents}

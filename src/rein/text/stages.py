@@ -8,7 +8,8 @@
     tokenise     assembled documents → ids
     pack         ids of some partitions → one token shard
 
-Those that find duplicates are in duplicate_stages.py. Each function takes (folder of the stage, arguments,
+Those that find duplicates are in duplicate_stages.py. What takes long to import is imported where it is used: workers
+begin anew in each stage. Each function takes (folder of the stage, arguments,
 advance) and returns its record, as engine.py asks; arguments and records are plain data.
 """
 
@@ -28,16 +29,14 @@ from rein import config as settings
 from rein.bpe import trainer
 from rein.bpe.tokenizer import load_tokenizer
 from rein.errors import UserError
-from rein.text import contamination, links, quality
-from rein.text.documents import Document, Dropped, Step, fault, n_utf8_bytes
-from rein.text.duplicate_stages import rows_gone
+from rein.text.documents import NUMBER_BITS, Document, Dropped, Step, fault, n_utf8_bytes
 from rein.text.engine import Advance, Record
 from rein.text.evaluation_sets import read_evaluation
 from rein.text.recipe import Source
 from rein.text.shards import write_shard
 from rein.text.sources import load_object, open_source
 from rein.text.split import cut_tail, split_by_id
-from rein.text.store import DocumentWriter, load_once, read_documents, read_groups, read_texts, save, whole
+from rein.text.store import DocumentWriter, load, load_once, read_documents, read_groups, read_texts, save, whole
 from rein.text.tally import Origins, Tally
 
 PART_BYTES = 64 << 20  # of text in one file
@@ -111,6 +110,8 @@ def _writable(text: str) -> str:
 
 def gather_links(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """The pages that a source's link dumps name by WebText's rules: NAME.npz."""
+    from rein.text import links
+
     found = links.read_links([Path(path) for path in task["dumps"]], links.LinkRules(task["min_score"], task["until"]))
     found.save(folder / f"{task['name']}.npz")
     tally = Tally()
@@ -210,6 +211,7 @@ def fitting(document: Document, source: Source) -> Document | Dropped:
 
 def classify(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """Trains the classifier on the documents of the two sides."""
+    from rein.text import quality
 
     def texts(files: Sequence[str]) -> Iterator[str]:
         for file in files:
@@ -230,6 +232,8 @@ def classify(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
 
 def choose(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """Keeps the documents that the classifier's draw keeps."""
+    from rein.text import quality
+
     classifier = load_once(quality.Classifier.load, task["classifier"])
     scores: list[float] = []
     kept_scores: list[float] = []
@@ -259,8 +263,24 @@ def choose(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
 # ---------------------------------------------------------------------------------- evaluation sets, and the rest
 
 
+def _rows_gone(task: dict[str, Any]) -> dict[int, str]:
+    """Row → reason, of the documents of this partition that others are kept instead of."""
+    partition = task["partition"]
+    span = np.array([partition << NUMBER_BITS, (partition + 1) << NUMBER_BITS], dtype=np.uint64)
+    reasons: dict[int, str] = {}
+    for reason, files in task["gone"].items():
+        for file in files:
+            numbers = load(Path(file))[0]
+            low, high = np.searchsorted(numbers, span).tolist()
+            for row in (numbers[low:high] & np.uint64((1 << NUMBER_BITS) - 1)).tolist():
+                reasons[row] = reason
+    return reasons
+
+
 def gather_grams(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """The grams of the evaluation sets."""
+    from rein.text import contamination
+
     sets = read_evaluation([Path(path) for path in task["against"]])
     grams = contamination.gather(sets, task["n"])
     grams.save(folder / "grams.npz")
@@ -269,8 +289,10 @@ def gather_grams(folder: Path, task: dict[str, Any], advance: Advance) -> Record
 
 def overlaps(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """In how many documents of this partition each gram of the evaluation sets is: NAME.npy (grams,) int64."""
+    from rein.text import contamination
+
     grams = load_once(contamination.Grams.load, task["grams"])
-    gone = rows_gone(task)
+    gone = _rows_gone(task)
     counts = np.zeros(len(grams), dtype=np.int64)
     row = 0
     for group in read_groups([Path(task["file"])], ["text"]):
@@ -284,7 +306,7 @@ def overlaps(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
 
 def assemble(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """What is left of a partition, without duplicates and overlaps, in its two parts: NAME.SPLIT.parquet."""
-    gone = rows_gone(task)
+    gone = _rows_gone(task)
     cleaner = _Cleaner(task["cleaning"]) if task["cleaning"] is not None else None
     with Outlet(folder, task, task["source"], task["splits"]) as outlet:
         for row, document in enumerate(read_documents([Path(task["file"])])):
@@ -311,12 +333,16 @@ class _Cleaner:
     """Removes what evaluation sets have, and counts it."""
 
     def __init__(self, task: dict[str, Any]) -> None:
+        from rein.text import contamination
+
         self._grams = load_once(contamination.Grams.load, task["grams"])
         self._ignored = np.load(task["ignored"])
         self._rules = contamination.Rules(**task["rules"])
         self._tally = contamination.Tally.of(self._grams)
 
     def __call__(self, document: Document) -> list[Document | Dropped]:
+        from rein.text import contamination
+
         cleaning = contamination.clean(document.text, self._grams, self._ignored, self._rules)
         self._tally.add(document, cleaning, self._grams, self._rules)
         return contamination.outcomes(document, cleaning)
