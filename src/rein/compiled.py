@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 from numba import njit
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,3 +31,16 @@ def compiled(**options: Any) -> Callable[[F], F]:
         return dispatcher  # type: ignore[no-any-return]
 
     return decorate
+
+
+@compiled()
+def splitmix64(x: np.uint64) -> np.uint64:
+    """The finaliser of splitmix64: every bit of `x` changes about half of the bits that come out.
+
+    Example  >>> hex(splitmix64(np.uint64(1)))
+             '0x5692161d100b05e5'
+    Source   Steele, Lea & Flood 2014, fig. 16.
+    """
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

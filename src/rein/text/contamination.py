@@ -25,21 +25,20 @@ Source   Brown 2020, Appendix C, "Initial training set filtering".
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 from unicodedata import category
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from rein.compiled import compiled
-from rein.errors import UserError, writing
+from rein.compiled import compiled, splitmix64
+from rein.errors import UserError
 from rein.text.documents import Document, Dropped
+from rein.text.store import load_arrays, save_arrays
 
 TOO_MANY_PIECES = "contaminated: too many pieces"
 SHORT_PIECE = "contaminated: piece too short"
@@ -47,6 +46,7 @@ NOTHING_LEFT = "contaminated: nothing left"
 
 FORMAT = "rein-grams"
 FORMAT_VERSION = 1
+_ARRAYS = ("words", "hashes", "starts", "ends", "set_starts", "set_ids")
 MATCHES_PER_SET = 5  # shown in the table
 
 Ints = npt.NDArray[np.int64]
@@ -137,14 +137,6 @@ def _normalised(characters: npt.NDArray[Any], lower: Characters) -> Characters:
 
 
 @_fast
-def _mix(x: np.uint64) -> np.uint64:
-    """The finaliser of splitmix64: every input bit changes about half of the output bits."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@_fast
 def _words(characters: npt.NDArray[Any], lower: Characters) -> tuple[Ints, Ints, Hashes]:
     """Where each word begins and ends, and its hash."""
     most = (len(characters) + 1) // 2
@@ -161,10 +153,10 @@ def _words(characters: npt.NDArray[Any], lower: Characters) -> tuple[Ints, Ints,
             word_hash = word_hash * np.uint64(0x9E3779B97F4A7C15) + np.uint64(low)
             end = at + 1
         elif low == _SEPARATOR and in_word:
-            ends[n_words], hashes[n_words] = end, _mix(word_hash)
+            ends[n_words], hashes[n_words] = end, splitmix64(word_hash)
             n_words, in_word = n_words + 1, False
     if in_word:
-        ends[n_words], hashes[n_words] = end, _mix(word_hash)
+        ends[n_words], hashes[n_words] = end, splitmix64(word_hash)
         n_words += 1
     return starts[:n_words], ends[:n_words], hashes[:n_words]
 
@@ -185,7 +177,7 @@ def _gram_hashes(word_hashes: Hashes, n: int) -> Hashes:
         if word >= n:
             rolling -= word_hashes[word - n] * power
         if word >= n - 1:
-            out[word - n + 1] = _mix(rolling)
+            out[word - n + 1] = splitmix64(rolling)
     return out
 
 
@@ -257,23 +249,8 @@ class Grams:
 
         Raises   UserError when it cannot be written.
         """
-        header = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "n": self.n,
-            "sets": [[one.name, one.examples, one.short_examples] for one in self.sets],
-        }
-        with writing(path), path.open("wb") as file:
-            np.savez(
-                file,
-                header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
-                words=self.words,
-                hashes=self.hashes,
-                starts=self.starts,
-                ends=self.ends,
-                set_starts=self.set_starts,
-                set_ids=self.set_ids,
-            )
+        header = {"n": self.n, "sets": [[one.name, one.examples, one.short_examples] for one in self.sets]}
+        save_arrays(path, FORMAT, FORMAT_VERSION, header, {name: getattr(self, name) for name in _ARRAYS})
 
     @staticmethod
     def load(path: Path) -> Grams:
@@ -281,30 +258,10 @@ class Grams:
 
         Raises   UserError when the file is missing, or is not such a file.
         """
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                header = json.loads(arrays["header"].tobytes())
-                if header["format"] != FORMAT or header["version"] != FORMAT_VERSION:
-                    raise ValueError
-                hashes = arrays["hashes"]
-                return Grams(
-                    header["n"],
-                    tuple(EvaluationSet(*one) for one in header["sets"]),
-                    arrays["words"],
-                    hashes,
-                    arrays["starts"],
-                    arrays["ends"],
-                    arrays["set_starts"],
-                    arrays["set_ids"],
-                    _bits(hashes),
-                )
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist.", "Check the path.") from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile):
-            raise UserError(
-                f"{path} does not hold the grams of evaluation sets as this Rein writes them.",
-                "Make it anew from the evaluation sets.",
-            ) from None
+        header, arrays = load_arrays(path, FORMAT, FORMAT_VERSION, _ARRAYS, "the grams of evaluation sets")
+        words, hashes, starts, ends, set_starts, set_ids = arrays
+        sets = tuple(EvaluationSet(*one) for one in header["sets"])
+        return Grams(header["n"], sets, words, hashes, starts, ends, set_starts, set_ids, _bits(hashes))
 
 
 def gather(sets: Iterable[tuple[str, Iterable[Sequence[str]]]], n: int = 13) -> Grams:

@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rein.compiled import compiled
+from rein.compiled import compiled, splitmix64
 from rein.text.shingles import NO_KEY, Hashes, Integers, Sets
 
 MAX_GROUP = 1000
@@ -134,13 +134,10 @@ def _maybe_shared(keys: Hashes) -> npt.NDArray[np.bool_]:
 
 @_fast
 def _mix_each(numbers: Numbers, key: np.uint64) -> Hashes:
-    """The finaliser of splitmix64, of each number and a key."""
+    """A hash of each number and a key."""
     out = np.empty_like(numbers)
     for i in range(len(numbers)):
-        x = numbers[i] ^ key
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out[i] = x ^ (x >> np.uint64(31))
+        out[i] = splitmix64(numbers[i] ^ key)
     return out
 
 

@@ -29,15 +29,15 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import urlsplit
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rein.errors import UserError, suggestion, writing
+from rein.errors import UserError, suggestion
 from rein.text.documents import Document, Dropped
+from rein.text.store import load_arrays, save_arrays
 
 LINK_NAMES = (".csv", ".jsonl", ".ndjson", ".parquet")
 COLUMNS = ("url", "score", "date")
@@ -49,6 +49,7 @@ NO_DOCUMENT_URL, NOT_LINKED = "document without a web address", "not linked"
 
 FORMAT = "rein-links"
 FORMAT_VERSION = 1
+_ARRAYS = ("pages", "scores", "days")
 
 _EPOCH = date(1970, 1, 1).toordinal()
 _INT32 = 2**31
@@ -283,21 +284,8 @@ class Links:
 
         Raises   UserError when it cannot be written.
         """
-        header = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "rules": asdict(self.rules),
-            "rows": self.rows,
-            "dropped": dict(self.dropped),
-        }
-        with writing(path), path.open("wb") as file:
-            np.savez(
-                file,
-                header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
-                pages=self.pages,
-                scores=self.scores,
-                days=self.days,
-            )
+        header = {"rules": asdict(self.rules), "rows": self.rows, "dropped": dict(self.dropped)}
+        save_arrays(path, FORMAT, FORMAT_VERSION, header, {name: getattr(self, name) for name in _ARRAYS})
 
     @staticmethod
     def load(path: Path) -> Links:
@@ -305,26 +293,10 @@ class Links:
 
         Raises   UserError when the file is missing, or is not such a file.
         """
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                header = json.loads(arrays["header"].tobytes())
-                if header["format"] != FORMAT or header["version"] != FORMAT_VERSION:
-                    raise ValueError
-                rules = header["rules"]
-                return Links(
-                    arrays["pages"],
-                    arrays["scores"],
-                    arrays["days"],
-                    LinkRules(rules["min_score"], rules["until"], tuple(rules["exclude_hosts"])),
-                    header["rows"],
-                    header["dropped"],
-                )
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist.", "Check the path.") from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile):
-            raise UserError(
-                f"{path} does not hold links as this Rein writes them.", "Make it anew from the dump."
-            ) from None
+        header, (pages, scores, days) = load_arrays(path, FORMAT, FORMAT_VERSION, _ARRAYS, "links")
+        rules = header["rules"]
+        kept = LinkRules(rules["min_score"], rules["until"], tuple(rules["exclude_hosts"]))
+        return Links(pages, scores, days, kept, header["rows"], header["dropped"])
 
 
 def gather_links(rows: Iterable[tuple[object, object, object] | None], rules: LinkRules) -> Links:

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rein.compiled import compiled
+from rein.compiled import compiled, splitmix64
 
 SHINGLE_WORDS = 5
 N_HASHES = 128
@@ -153,18 +153,10 @@ def _word_tables() -> tuple[Bytes, npt.NDArray[np.bool_]]:
 
 
 @_fast
-def _mix(x: np.uint64) -> np.uint64:
-    """The finaliser of splitmix64: every input bit changes about half of the output bits."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@_fast
 def _mix_each(numbers: Hashes) -> Hashes:
     out = np.empty_like(numbers)
     for i in range(len(numbers)):
-        out[i] = _mix(numbers[i])
+        out[i] = splitmix64(numbers[i])
     return out
 
 
@@ -209,11 +201,11 @@ def _scan(
                     continue
             i += n_bytes
             if in_word:
-                values[out] = _mix(h)
+                values[out] = splitmix64(h)
                 out += 1
                 in_word, h = False, _FNV_OFFSET
         if in_word:
-            values[out] = _mix(h)
+            values[out] = splitmix64(h)
             out += 1
         # In place: shingle k is written where word k was, and reads the words from k on.
         n_words = min(n, out - first)
@@ -223,7 +215,7 @@ def _scan(
             h = np.uint64(0)
             for word in range(k, k + n_words):
                 h = h * _WORD_BASE + values[word]
-            values[k] = _mix(h)
+            values[k] = splitmix64(h)
         offsets[text + 1] = out
 
 
@@ -260,7 +252,7 @@ def _sign(hashes: Hashes, bins: Hashes, filled: npt.NDArray[np.bool_]) -> None:
         attempt = np.uint64(0)
         while bins[i] == _NOTHING:
             attempt += np.uint64(1)
-            lender = _mix(np.uint64(i) << _32 | attempt) % np.uint64(n)
+            lender = splitmix64(np.uint64(i) << _32 | attempt) % np.uint64(n)
             if filled[lender]:
                 bins[i] = bins[lender]
 
@@ -270,7 +262,7 @@ def _hash_bands(values: Hashes, rows: int, keys: Hashes) -> None:
     for band in range(len(keys)):
         h = np.uint64(band + 1) * _BAND_STEP
         for i in range(band * rows, (band + 1) * rows):
-            h = _mix(h ^ values[i])
+            h = splitmix64(h ^ values[i])
         keys[band] = max(h, np.uint64(NO_KEY + 1))
 
 

@@ -10,6 +10,7 @@ of its token shards.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -139,6 +141,35 @@ def save(path: Path, array: npt.NDArray[Any]) -> None:
 def load(path: Path) -> Any:
     """The array of an .npy file, as a memory map."""
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def save_arrays(path: Path, kind: str, version: int, header: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Writes arrays and a header of plain data into an .npz file, whole or not at all.
+
+    Raises   UserError when it cannot be written.
+    """
+    text = json.dumps({"format": kind, "version": version, **header})
+    with whole(path) as file:
+        np.savez(file, header=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+
+
+def load_arrays(
+    path: Path, kind: str, version: int, names: Iterable[str], what: str
+) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
+    """The header and the arrays of these names that `save_arrays` wrote; nothing but numbers is read.
+
+    Raises   UserError when the file is missing, or does not hold `what`.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            header = json.loads(arrays["header"].tobytes())
+            if header["format"] != kind or header["version"] != version:
+                raise ValueError
+            return header, [arrays[name] for name in names]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.", "Check the path.") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile):
+        raise UserError(f"{path} does not hold {what} as this Rein writes them.", "Make it anew.") from None
 
 
 def load_once(loader: Callable[[Path], T], path: str) -> T:
