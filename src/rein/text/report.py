@@ -18,7 +18,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from rein.report.figures import ticks
 from rein.report.legible import count, number, visible
 from rein.report.page import ReportConfig
 from rein.run import write_atomically
+from rein.text.charts import Axis, Chart, Mark, Points, counts, fractions, linear, steps_of, tick
 from rein.text.mixture import Mixture, mixture_of
 from rein.text.shards import MANIFEST, WORK, read_manifest
 
@@ -42,13 +42,11 @@ PASSES = (1, 3, 10)
 OFTEN_EPOCHS = 10  # a source read more often than this in one pass is worth a note
 LITTLE_FRAC = 0.01  # so is a source of which less than this is left
 ENOUGH = 10  # documents in a bin of scores, for the kept part of them to say something
-FRAME = (480, 226, 66, 34)  # width, height, left and bottom margins
 FLOW = (1000, 240)
 _SPLIT_NAMES = {"train": "train", "heldout": "held out"}
 _SETS = {"shingles": "sets of 5 words in a row", "gpt3": "sets of words"}
 
 Json = dict[str, Any]
-Points = list[tuple[float, float]]
 
 
 # ---------------------------------------------------------------------------------------------------- the command
@@ -197,111 +195,6 @@ def _excerpt(text: str, most: int) -> str:
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
-
-
-# ---------------------------------------------------------------------------------------------------- figures
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A range of values, drawn linearly or by their logarithm, with its ticks."""
-
-    low: float
-    high: float
-    ticks: Sequence[tuple[float, str]]
-    log: bool = False
-
-    def at(self, value: float) -> float:
-        """Where a value lies from 0 to 1; what is outside lies at the end."""
-        low, high = self.low, self.high
-        if self.log:
-            low, high, value = math.log(low), math.log(high), math.log(max(value, low))
-        return min(max((value - low) / (high - low), 0.0), 1.0)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What is drawn: an area above the axis, a line, or dots; `label` is empty where the title says it."""
-
-    label: str
-    colour: str  # a class of the style: c0 … c5, soft
-    style: str  # area, line, dots
-    points: Points
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure: what it shows in words, its axes, its marks, texts at points, and one upright rule."""
-
-    title: str
-    unit: str  # of both axes
-    said: str  # for those who cannot see it
-    x: Axis
-    y: Axis
-    marks: Sequence[Mark]
-    texts: Sequence[tuple[float, float, str]] = field(default=())
-    rule: tuple[float, str] | None = None
-
-    def geometry(self) -> Json:
-        """What the template writes down: positions as text, one path per mark."""
-        width, height, left, bottom = FRAME
-        right, top, floor = width - 12, 14, height - bottom
-
-        def across(value: float) -> float:
-            return left + self.x.at(value) * (right - left)
-
-        def down(value: float) -> float:
-            return floor - self.y.at(value) * (floor - top)
-
-        marks = []
-        for mark in self.marks:
-            dots = [(f"{across(x):.1f}", f"{down(y):.1f}") for x, y in mark.points]
-            path = "" if mark.style == "dots" or not dots else "M" + "L".join(f"{x} {y}" for x, y in dots)
-            marks.append({"mark": mark, "path": path, "dots": dots if mark.style == "dots" else []})
-        return {
-            "width": width, "height": height, "left": left, "right": right, "top": top, "floor": floor,
-            "x_ticks": [(f"{across(value):.1f}", text) for value, text in self.x.ticks],
-            "y_ticks": [(f"{down(value):.1f}", text) for value, text in self.y.ticks],
-            "marks": marks,
-            "texts": [(f"{across(x):.1f}", f"{down(y) - 5:.1f}", text) for x, y, text in self.texts],
-            "rule": None if self.rule is None else (f"{across(self.rule[0]):.1f}", self.rule[1]),
-            "rule_right": self.rule is not None and self.x.at(self.rule[0]) > 0.6,
-        }  # fmt: skip
-
-
-def steps_of(edges: Sequence[float], heights: Sequence[float]) -> Points:
-    """The outline of a histogram, from the axis and back to it.
-
-    Example  >>> steps_of([0, 1, 2], [3, 5])
-             [(0, 0), (0, 3), (1, 3), (1, 5), (2, 5), (2, 0)]
-    """
-    points: Points = [(edges[0], 0)]
-    for left, right, height in zip(edges, edges[1:], heights, strict=False):
-        points += [(left, height), (right, height)]
-    return [*points, (edges[-1], 0)]
-
-
-def _linear(low: float, high: float, about: int = 4) -> Axis:
-    return Axis(low, high, [(value, number(value)) for value in ticks(low, high, about)])
-
-
-def _counts(most: float) -> Axis:
-    """Of counts, by their logarithm: one document stands above the axis, none lies on it."""
-    high = max(most, 1) * 1.6
-    decades = range(math.floor(math.log10(high)) + 1)
-    every = max(1, len(decades) // 4)
-    return Axis(0.5, high, [(10.0**decade, number(10.0**decade)) for decade in decades[::every]], log=True)
-
-
-def _tick(part: float) -> str:
-    return f"{100 * part:g}%"
-
-
-def _fractions(least: float) -> Axis:
-    """Of parts of 1, by their logarithm, down to the decade of the least."""
-    lowest = math.floor(math.log10(max(least, 1e-12)))
-    every = max(1, -lowest // 4)
-    return Axis(10.0**lowest, 1.0, [(10.0**power, _tick(10.0**power)) for power in range(0, lowest - 1, -every)], True)
 
 
 # ------------------------------------------------------------------------------------------------ head and notes
@@ -528,7 +421,7 @@ def _length_chart(source: Json, first: int, last: int) -> Chart:
         f"{source['read']:,} documents read, {source['kept']:,} in the corpus; mean size {mean} read{mean_kept}",
         f"Documents by size: {source['read']:,} read, {source['kept']:,} in the corpus.",
         x,
-        _counts(max(*before, *after)),
+        counts(max(*before, *after)),
         [
             Mark("read", "soft", "area", steps_of(edges, before)),
             Mark("in the corpus", source["colour"], "area", steps_of(edges, after)),
@@ -602,8 +495,8 @@ def _sides_chart(about: Json) -> Chart:
         "Scores of held-out documents",
         "part of the documents, by score; none of them was trained on",
         "Histograms of the scores of positives, raw documents, and those of the raw that would be kept.",
-        _linear(0, 1, 5),
-        Axis(0, high, [(value, _tick(value)) for value in ticks(0, high, 4)]),
+        linear(0, 1, 5),
+        Axis(0, high, [(value, tick(value)) for value in ticks(0, high, 4)]),
         marks,
     )
 
@@ -614,8 +507,8 @@ def _scores_chart(one: Json) -> Chart:
         f"Scores of {one['source']}",
         "documents, by score; logarithmic",
         f"Of {sum(one['scores']):,} documents of {one['source']}, {sum(one['kept_scores']):,} were kept.",
-        _linear(0, 1, 5),
-        _counts(max(one["scores"])),
+        linear(0, 1, 5),
+        counts(max(one["scores"])),
         [
             Mark("all", "soft", "area", steps_of(edges, one["scores"])),
             Mark("kept", "c1", "area", steps_of(edges, one["kept_scores"])),
@@ -641,8 +534,8 @@ def _rule_chart(chosen: Sequence[Json], alpha: float) -> Chart:
         "The rule, and what it did",
         f"part that is kept, logarithmic, by score; dots for bins of {ENOUGH} documents or more, at the foot for none",
         f"The probability to be kept rises with the score from {percent(2**-alpha)} at 0 to 100% at 1.",
-        _linear(0, 1, 5),
-        _fractions(min([2**-alpha, *(kept for _, kept in dots if kept)]) * 0.99),
+        linear(0, 1, 5),
+        fractions(min([2**-alpha, *(kept for _, kept in dots if kept)]) * 0.99),
         [
             Mark(f"P(keep) = (2 − s){_raised(-alpha)}", "c0", "line", curve),
             *([Mark("kept by the draw", "c1", "dots", dots)] if dots else []),
@@ -669,8 +562,8 @@ def _alpha_chart(quality: Json) -> Chart:
         "What another α would keep",
         "part of the documents that is kept on average, logarithmic, by α",
         "The part of the documents that is kept falls as alpha rises.",
-        _linear(0, max(most, quality["alpha"]), 6),
-        _fractions(least),
+        linear(0, max(most, quality["alpha"]), 6),
+        fractions(least),
         marks,
         rule=(quality["alpha"], f"α = {quality['alpha']:g}"),
     )
@@ -684,8 +577,8 @@ def _distance_chart(about: Json, alpha: float) -> Chart:
         "How unlike the positives the kept documents score",
         "mean distance of scores, by α; 0 were the same distribution",
         f"The distance is smallest at alpha {about['alpha']:g}.",
-        _linear(0, max(*(x for x, _ in points), alpha), 6),
-        _linear(0, high, 5),
+        linear(0, max(*(x for x, _ in points), alpha), 6),
+        linear(0, high, 5),
         [Mark("", "soft", "line", points), Mark(f"smallest, α = {about['alpha']:g}", "c1", "dots", nearest)],
         rule=(alpha, f"α = {alpha:g}"),
     )
@@ -747,8 +640,8 @@ def _similarity_chart(bins: Sequence[int], threshold: float, sets: str) -> Chart
         "Similarity of the pairs",
         f"pairs of documents, logarithmic, by the Jaccard similarity of their {sets}",
         f"Pairs of documents from a similarity of {edges[0]:g} to 1: {', '.join(f'{n:,}' for n in shown)}.",
-        _linear(edges[0], 1.0, 5),
-        _counts(max(shown)),
+        linear(edges[0], 1.0, 5),
+        counts(max(shown)),
         [Mark("", "c0", "area", steps_of(edges, shown))],
         texts=texts if len(shown) <= 8 else (),
     )
@@ -765,7 +658,7 @@ def _sizes_chart(sizes: Sequence[tuple[str, int]]) -> Chart:
         "groups, logarithmic, by how many documents are in them",
         f"Groups by size: {', '.join(f'{name}: {n:,}' for name, n in sizes)}.",
         Axis(0, len(sizes), names[::-every]),
-        _counts(max(n for _, n in sizes)),
+        counts(max(n for _, n in sizes)),
         [Mark("", "c0", "area", points)],
         texts=[(place + 0.5, n, f"{n:,}") for place, (_, n) in enumerate(sizes) if n],
     )
