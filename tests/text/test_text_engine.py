@@ -62,13 +62,10 @@ def jobs(tmp_path_factory):
 
 @pytest.fixture
 def pool(monkeypatch):
-    """Whatever there is to do is done by worker processes; what Daft leaves open is collected here."""
+    """Whatever there is to do is done by worker processes; what they leave open is collected here."""
     monkeypatch.setattr(engine, "POOL_S", 0)
     yield
     gc.collect()
-
-
-with_pool = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 
 def tasks_of(tmp_path: Path, n: int, **of: dict) -> list[Task]:
@@ -94,7 +91,6 @@ def test_records_come_in_the_order_of_the_tasks_and_each_task_is_done_once(tmp_p
     assert calls(tmp_path) == {"t0": 1, "t1": 1, "t2": 1, "t3": 1}
 
 
-@with_pool
 def test_workers_give_the_same_records_and_files_as_this_process(tmp_path, jobs, pool):
     slow = {"t0": {"sleep_s": 0.3}, "t2": {"sleep_s": 0.1}}  # so that they do not end in order
     one = Engine(1, None, (jobs,)).run(tmp_path / "one", "t", WORK, tasks_of(tmp_path, 7, **slow), "key")
@@ -159,7 +155,6 @@ def test_the_progress_of_a_task_adds_up_to_its_bytes(tmp_path, jobs):
 # ------------------------------------------------------------------------------------------------- where it is done
 
 
-@with_pool
 @pytest.mark.parametrize(
     ("workers", "n_tasks", "pool_s", "here"),
     [(1, 4, 0, True), (2, 4, 1.0, True), (2, 1, 0, True), (2, 4, 0, False)],
@@ -179,7 +174,6 @@ def test_little_work_stays_in_this_process(tmp_path, jobs, monkeypatch, workers,
     gc.collect()
 
 
-@with_pool
 def test_only_what_is_open_goes_to_workers(tmp_path, jobs, pool):
     run = Engine(2, None, (jobs,)).run
     run(tmp_path / "stage", "t", WORK, tasks_of(tmp_path, 3), "key")
@@ -204,7 +198,6 @@ def test_a_worker_says_that_it_does_not_see_a_folder(tmp_path, missing):
     assert "all machines share" in done["user_error"][1]
 
 
-@with_pool
 def test_ray_that_is_not_installed_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="--ray auto needs Ray") as raised:
@@ -215,7 +208,6 @@ def test_ray_that_is_not_installed_is_said(tmp_path, monkeypatch):
 # -------------------------------------------------------------------------------------------------------- mistakes
 
 
-@with_pool
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_mistake_of_the_user_arrives_as_it_was_raised_and_what_is_done_stays(tmp_path, jobs, pool, workers):
     def run(mistake: str | None) -> list[dict]:
@@ -230,7 +222,6 @@ def test_a_mistake_of_the_user_arrives_as_it_was_raised_and_what_is_done_stays(t
     assert calls(tmp_path) == {"t0": 1, "t1": 1, "t2": 2, "t3": 1}
 
 
-@with_pool
 def test_any_other_error_of_a_worker_arrives_with_its_traceback_and_task(tmp_path, jobs, pool):
     wrong = {"t1": {"mistake": "ours"}}
     with pytest.raises(RuntimeError) as raised:
@@ -249,7 +240,6 @@ def test_any_other_error_here_is_itself(tmp_path, jobs):
         )
 
 
-@with_pool
 def test_an_error_ends_the_stage_soon_not_when_everything_else_is_done(tmp_path, jobs, pool):
     of = {f"t{i}": {"sleep_s": 0.1} for i in range(1, 16)}
     with pytest.raises(UserError, match="The text is blue"):
@@ -262,7 +252,6 @@ def test_an_error_ends_the_stage_soon_not_when_everything_else_is_done(tmp_path,
 # ---------------------------------------------------------------------------------------------------------- deaths
 
 
-@with_pool
 def test_a_worker_that_is_killed_is_replaced_and_its_task_done_again(tmp_path, jobs, pool, capfd):
     deadly = {"t1": {"died": str(tmp_path / "died"), "again": False, "after": ["t0"]}}
     tasks = tasks_of(tmp_path, 5, **deadly)

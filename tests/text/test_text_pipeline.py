@@ -381,7 +381,6 @@ def test_the_classifier_is_held_to_both_sides(corpus):
 # ------------------------------------------------------------------------------- whoever makes it, the same corpus
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_two_workers_make_the_same_bytes(web, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "POOL_S", 0.001)  # reading, fingerprints and others; to start workers takes long
     assert contents(made(recipe_of(web), tmp_path / "corpus", web, workers=2)) == contents(corpus)

@@ -182,6 +182,7 @@ class Engine:
         import daft
 
         if self.ray is None:
+            _close_pipes()
             return daft, self.workers
         try:
             import ray
@@ -216,6 +217,23 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition("//")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@cache
+def _close_pipes() -> None:
+    """Daft (0.7.26) leaves the pipe to a worker open when the worker is gone: one file more for each of them."""
+    from daft.execution.udf import UdfHandle
+
+    teardown = UdfHandle.teardown
+
+    def closing(self: UdfHandle, timeout: float = 5.0) -> None:
+        try:
+            teardown(self, timeout)
+        finally:
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+
+    UdfHandle.teardown = closing  # type: ignore[method-assign]
 
 
 @cache
