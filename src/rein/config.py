@@ -264,11 +264,23 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return int(value)  # JSON's 3e5
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    name = "a list" if get_origin(kind) is tuple else f"{kind.__name__}"
-    raise UserError(f"{where} is {value!r}, but {name} is expected.", "Correct the value.")
+    if get_origin(kind) is tuple:
+        raise UserError(f"{where} is {value!r}, but a list is expected.", "In Python, a list of one is (this,).")
+    raise UserError(f"{where} is {value!r}, but {kind.__name__} is expected.", "Correct the value.")
 
 
 # --------------------------------------------------------------------------------------------------- shared
+
+
+def check_types(config: Any, name: str) -> None:
+    """Holds an object that was made in Python to the types of its fields, as one from a file is; texts become paths.
+
+    Raises   UserError that names the field, for a value of another type.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = _coerce(getattr(config, field.name), hints[field.name], f"{field.name} of {name}")
+        object.__setattr__(config, field.name, value)
 
 
 def replace(config: T, **changes: Any) -> T:

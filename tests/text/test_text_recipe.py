@@ -59,10 +59,10 @@ def source(**changes: object) -> Source:
         ({"max_documents": 0}, "max_documents is 0, but it must be above 0", "Correct"),
         ({"max_mb": 0.0}, "max_mb is 0.0, but it must be above 0", "Correct"),
         ({"weight": -0.5}, "weight is -0.5, but it must be above 0", "Correct"),
-        ({"weight": float("nan")}, "weight is nan, but it must be above 0", "Correct"),
+        ({"weight": float("nan")}, "weight of the source .* is nan, but float is expected", "Correct"),
         ({"epochs": 0.0}, "epochs is 0.0, but it must be above 0", "Correct"),
         ({"min_chars": 10, "max_chars": 9}, "min_chars is 10 and max_chars 9", "Nothing would be left"),
-        ({"weight": float("inf")}, "weight is inf, but it must be above 0", "Correct"),
+        ({"weight": float("inf")}, "weight of the source .* is inf, but float is expected", "Correct"),
         ({"until": "yesterday"}, "until is 'yesterday', which is no day", "2017-12-31"),
         ({"languages": ("english",)}, "'english' is no code of a language", "ISO 639-1"),
     ],
@@ -74,9 +74,12 @@ def test_sources_that_cannot_be(wrong, problem, fix):
     assert "'" in raised.value.problem  # the source is named
 
 
-@pytest.mark.parametrize("threshold", [0, -0.1, 1.01, float("nan")])
+@pytest.mark.parametrize("threshold", [0, -0.1, 1.01, float("nan"), "high"])
 def test_thresholds_that_cannot_be(threshold):
-    with pytest.raises(UserError, match=f"threshold is {threshold}, but it must be above 0 and at most 1"):
+    with pytest.raises(
+        UserError,
+        match=r"threshold (is|of NearDuplicates is) .*, but (it must be above 0 and at most 1|float is expected)",
+    ):
         NearDuplicates(threshold=threshold)
     assert NearDuplicates(threshold=1.0).threshold == 1.0
 
@@ -97,12 +100,17 @@ def test_thresholds_that_cannot_be(threshold):
             r"near_duplicates.prefer names the source 'c'",
             "Known names: a, b",
         ),
-        ((source(weight=1.0), B), {}, "'b' has no weight, but others have", "every source a weight"),
-        ((A, settings.replace(B, epochs=2.0)), {}, "'a' has no epochs, but others have", "every source a epochs"),
-        ((source(weight=1.0, epochs=2.0),), {}, "have weights and epochs", "one of the two"),
+        ((source(weight=1.0), B), {}, "'b' has no weight, but others have", "weight for every source, or for none"),
+        (
+            (A, settings.replace(B, epochs=2.0)),
+            {},
+            "'a' has no epochs, but others have",
+            "epochs for every source, or for none",
+        ),
+        ((source(weight=1.0, epochs=2.0),), {}, "has a weight and epochs", "one of the two"),
         ((A,), {"heldout_frac": 1.0}, "--heldout-frac is 1.0", "0.05"),
         ((A,), {"heldout_frac": -0.01}, "--heldout-frac is -0.01", "0.05"),
-        ((A,), {"heldout_frac": float("nan")}, "--heldout-frac is nan", "0.05"),
+        ((A,), {"heldout_frac": float("nan")}, "heldout_frac of the recipe is nan", "Correct"),
         ((A,), {"tokenizer": Path("t.json"), "n_vocab": 300}, "--n-vocab 300 and --tokenizer t.json", "one of the two"),
         ((A,), {"shard_tokens": 0}, "--shard-tokens is 0, but it must be from 1 to 2,147,483,647", "Correct"),
         ((A,), {"shard_tokens": 2**31}, "--shard-tokens is 2147483648", "Correct"),
@@ -238,11 +246,17 @@ def test_a_changed_recipe_is_told_by_the_place_of_the_change(tmp_path, recipe_py
         (None, "does not exist"),
         ("x = 1", "sets no `recipe`"),
         ("recipe = {}", "sets no `recipe`"),
-        ("import nothing_of_this_name", "fails: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        (
+            "import nothing_of_this_name",
+            r"fails \(line 1\): ModuleNotFoundError: No module named 'nothing_of_this_name'",
+        ),
         ("recipe = (", "fails: SyntaxError"),
-        ("1 / 0", "fails: ZeroDivisionError: division by zero"),
+        ("1 / 0", r"fails \(line 1\): ZeroDivisionError: division by zero"),
         ("from rein.text.recipe import Recipe\nrecipe = Recipe(())", "The recipe has no sources"),
-        ("from rein.text.recipe import Recipe\nrecipe = Recipe((), sead=1)", "fails: TypeError.*sead"),
+        (
+            "from rein.text.recipe import Recipe\nrecipe = Recipe((), sead=1)",
+            r"fails \(line 2\): TypeError.*sead.*\n.*Did you mean seed",
+        ),
     ],
 )
 def test_python_files_that_are_no_recipe(tmp_path, text, problem):
@@ -257,7 +271,7 @@ def test_python_files_that_are_no_recipe(tmp_path, text, problem):
     ("change", "problem", "fix"),
     [
         ({"sorces": []}, "unknown setting 'sorces'", "Did you mean sources"),
-        ({"sources": "web"}, "sources in .*recipe.json is 'web', but a list is expected", "Correct"),
+        ({"sources": "web"}, "sources in .*recipe.json is 'web', but a list is expected", "a list of one"),
         ({"sources": [1]}, r"sources in .*recipe.json\[0\] is 1, but an object of settings is expected", "Correct"),
         ({"sources": [{"name": "a", "kind": "text"}]}, r"'a' \(text\) needs at least one path", "Name"),
         ({"sources": [{"name": "a"}]}, r"sources in .*\[0\] needs", "kind"),
@@ -413,9 +427,9 @@ def test_steps_that_are_not_there_are_said_before_anything_is_read(tmp_path, rec
     assert not (tmp_path / "one" / "work").exists()
 
 
-def test_an_error_in_a_step_is_itself(tmp_path, recipe_py):
+def test_an_error_in_a_step_names_the_step_the_document_and_the_line(tmp_path, recipe_py):
     own_step(recipe_py, "own_fail", "fail")
-    with pytest.raises(KeyError, match="of my own"):
+    with pytest.raises(UserError, match=r"own_fail:fail of the source .* failed on .*: KeyError: .*own_fail.py, line"):
         build(BuildConfig((recipe_py,), out=tmp_path / "one"))
 
 
@@ -440,3 +454,31 @@ def test_a_reader_of_the_users_own(tmp_path, byte_tokenizer, monkeypatch):
 def test_a_setting_beside_a_recipe_is_refused(recipe_py):
     with pytest.raises(UserError, match=r"--heldout-frac is given beside the recipe .*recipe.py"):
         BuildConfig((recipe_py,), heldout_frac=0.2)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem", "fix"),
+    [
+        (lambda: NearDuplicates(keep="gready"), "keep of NearDuplicates is 'gready'", "Did you mean greedy"),
+        (lambda: NearDuplicates(mode="gtp3"), "mode of NearDuplicates is 'gtp3'", "Did you mean gpt3"),
+        (lambda: Recipe((A,), keep_dropped="no"), "keep_dropped of the recipe is 'no', but bool", "Correct"),
+        (lambda: Recipe((A,), seed=1.5), "seed of the recipe is 1.5, but int", "Correct"),
+        (lambda: Recipe(A), "sources of the recipe is Source.*, but a list is expected", "a list of one"),
+        (lambda: Recipe((A,), near_duplicates=True), "near_duplicates of the recipe is True", "Correct"),
+        (lambda: Source("a", "html", Path("manual")), "paths of the source 'a' is .*, but a list", "a list of one"),
+        (lambda: Source("a", "html", "manual"), "paths of the source 'a' is 'manual', but a list", "a list of one"),
+        (lambda: source(languages="en"), "languages of the source 'a' is 'en', but a list", "a list of one"),
+        (lambda: source(min_chars="20"), "min_chars of the source 'a' is '20', but int", "Correct"),
+        (lambda: source(min_language_confidence=50), "min_language_confidence is 50.0", "0.5"),
+        (lambda: Decontamination(against="quiz"), "against of Decontamination is 'quiz', but a list", "a list of one"),
+        (lambda: Recipe((A,), quality=Quality(("a",), ("a",))), "no source passes through it", "quality=True"),
+    ],
+)
+def test_slips_in_python_are_said_as_those_in_json_are(make, problem, fix):
+    with pytest.raises(UserError, match=problem) as raised:
+        make()
+    raised.match(fix)
+
+
+def test_texts_are_taken_for_paths():
+    assert Source("a", "html", ("manual",)).paths == (Path("manual"),)

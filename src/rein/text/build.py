@@ -32,6 +32,7 @@ from rein.text.recipe import (
     Source,
     load_recipe,
 )
+from rein.text.report import REPORT, worth_knowing
 from rein.text.show import describe
 
 CONFIG, RECIPE = "config.json", "recipe.json"
@@ -191,6 +192,9 @@ def build(config: BuildConfig) -> Path:
             write_atomically(folder / RECIPE, settings.to_json(recipe))
             make(recipe, folder, engine)
     print(describe(folder, shards.read_manifest(folder)))
+    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    for note in worth_knowing(shards.read_manifest(folder), report):
+        print(f"\nworth knowing: {note}")
     print(
         f"\nreport: {folder}/report.html"
         f"\nnext:   rein text show {folder}\n        rein pretrain --data {folder} --out runs/{folder.name}"
@@ -237,6 +241,13 @@ def _is_complete(folder: Path, recipe: Recipe) -> bool:
             f"{folder} was built from other content: {what} has changed since.",
             f"Choose another --out, or remove {folder} to build it anew.",
         )
+    files = [folder / REPORT, folder / "tokenizer.json"]
+    for about in manifest["splits"].values():
+        files += [folder / shard[kind] for shard in about["shards"] for kind in ("bin", "idx")]
+        files += [folder / "documents" / record["file"] for record in about["files"]]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise UserError(f"{folder} is not whole: {missing[0]} is missing.", f"Remove {folder} to build it anew.")
     shutil.rmtree(folder / shards.WORK, ignore_errors=True)
     return True
 

@@ -134,7 +134,8 @@ class Engine:
                     raise UserError(
                         f"Worker processes died {ATTEMPTS} times while {folder.name} was made, at the latest with "
                         f"the task {open_tasks[0].name}: {str(error).splitlines()[-1]}",
-                        "If memory ran out, use fewer --workers. What is finished is kept: the same command goes on.",
+                        "If memory ran out, use fewer --workers; a step of yours may have ended its process. What is "
+                        "finished is kept: the same command goes on.",
                     ) from error
                 print(f"a worker died; {len(open_tasks)} tasks go on", file=sys.stderr, flush=True)
 

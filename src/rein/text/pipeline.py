@@ -32,6 +32,7 @@ from rein.run import write_atomically
 from rein.text import contamination, duplicate_stages, quality, shards
 from rein.text.documents import NUMBER_BITS
 from rein.text.engine import Engine, Record, Task, stage_key
+from rein.text.evaluation_sets import read_evaluation
 from rein.text.pydocs import STDLIB
 from rein.text.recipe import Recipe, Source
 from rein.text.report import write_report
@@ -91,7 +92,7 @@ class Build:
         """Adds the counts of a stage to the funnel, source by source."""
         for source in self.recipe.sources:
             own = [record["counts"] for record in records if record["source"] == source.name]
-            if own:
+            if own or title == "read":  # a source that holds nothing is shown, too
                 self.steps.append({"stage": title, "source": source.name, **total(own)})
 
 
@@ -102,6 +103,9 @@ def make(recipe: Recipe, folder: Path, engine: Engine) -> dict[str, Any]:
     """
     for part in folder.glob("*.part"):  # of a start that was killed
         part.unlink()
+    if recipe.decontamination is not None:
+        for _ in read_evaluation(recipe.decontamination.against):
+            pass  # a path that is none is said now, not after hours
     build = Build(recipe, engine, folder, stage_key("corpus"), fingerprint_of_inputs(recipe))
     links = _link_tables(build)
     parts = _read(build, links)

@@ -18,10 +18,12 @@ Paths are relative to where the command is typed, as on the command line. They m
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -73,6 +75,7 @@ class Source:
     epochs: float | None = setting(None, "or how often it is seen, against the other sources")
 
     def __post_init__(self) -> None:
+        settings.check_types(self, f"the source {self.name!r}")
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
             raise UserError(f"A source is called {self.name!r}.", "Use letters, digits, - and _.")
         where = f"The source {self.name!r}"
@@ -101,6 +104,11 @@ class Source:
         for language in self.languages:
             if not (language.isascii() and language.islower() and len(language) in (2, 3)):
                 raise UserError(f"{where}: {language!r} is no code of a language.", "Write en, de or zh: ISO 639-1.")
+        if not 0 <= self.min_language_confidence <= 1:
+            raise UserError(
+                f"{where}: min_language_confidence is {self.min_language_confidence}, but it must be from 0 to 1.",
+                "Use 0.5.",
+            )
         if self.min_chars is not None and self.max_chars is not None and self.min_chars > self.max_chars:
             raise UserError(
                 f"{where}: min_chars is {self.min_chars} and max_chars {self.max_chars}.", "Nothing would be left."
@@ -123,6 +131,7 @@ class Quality:
     max_documents: int = setting(50_000, "learn from at most so many of each side, chosen by their hashed texts")
 
     def __post_init__(self) -> None:
+        settings.check_types(self, "Quality")
         for name, least in (("alpha", 0.01), ("l2", 0.0), ("max_documents", 20)):
             if getattr(self, name) < least:
                 raise UserError(
@@ -144,6 +153,7 @@ class NearDuplicates:
     prefer: tuple[str, ...] = setting((), "sources in the order in which their documents stay; the recipe's, if none")
 
     def __post_init__(self) -> None:
+        settings.check_types(self, "NearDuplicates")
         if not 0 < self.threshold <= 1:
             raise UserError(
                 f"The similarity threshold is {self.threshold}, but it must be above 0 and at most 1.", "Use 0.8."
@@ -162,6 +172,7 @@ class Decontamination:
     max_documents: int = setting(10, "what more documents share is a common phrase", paper="10")
 
     def __post_init__(self) -> None:
+        settings.check_types(self, "Decontamination")
         if not self.against:
             raise UserError("There is nothing to decontaminate against.", "Name evaluation sets in `against`.")
         for name, least in (
@@ -175,6 +186,9 @@ class Decontamination:
                 raise UserError(
                     f"Decontamination's {name} is {getattr(self, name)}, but it must be at least {least}.", "Raise it."
                 )
+
+
+PARTS = (Source, Quality, NearDuplicates, Decontamination)
 
 
 @dataclass(frozen=True)
@@ -195,6 +209,7 @@ class Recipe:
     keep_dropped: bool = setting(False, "write what is dropped, and why, to dropped/")
 
     def __post_init__(self) -> None:
+        settings.check_types(self, "the recipe")
         names = [source.name for source in self.sources]
         if not names:
             raise UserError("The recipe has no sources.", "Give at least one.")
@@ -207,18 +222,21 @@ class Recipe:
                     raise UserError(f"{role} names the source {name!r}, but there is none.", suggestion(name, names))
         if self.quality is not None and not (self.quality.positive and self.quality.negative):
             raise UserError("The quality classifier needs examples of both sides.", "Name sources for each.")
+        if self.quality is not None and not any(source.quality for source in self.sources):
+            raise UserError("The recipe has a classifier, but no source passes through it.", "Set quality=True on one.")
         if self.quality is None and any(source.quality for source in self.sources):
             raise UserError(
                 "A source is to pass the quality classifier, but the recipe has none.", "Add quality=Quality(...)."
             )
+        if any(source.weight is not None and source.epochs is not None for source in self.sources):
+            raise UserError("A source has a weight and epochs.", "Give one of the two: each follows from the other.")
         for given in ("weight", "epochs"):
             missing = [source.name for source in self.sources if getattr(source, given) is None]
             if missing and len(missing) < len(names):
                 raise UserError(
-                    f"The source {missing[0]!r} has no {given}, but others have.", f"Give every source a {given}."
+                    f"The source {missing[0]!r} has no {given}, but others have.",
+                    f"Give {given} for every source, or for none.",
                 )
-        if self.sources[0].weight is not None and self.sources[0].epochs is not None:
-            raise UserError("The sources have weights and epochs.", "Give one of the two: each follows from the other.")
         if not 0 <= self.heldout_frac < 1:
             raise UserError(f"--heldout-frac is {self.heldout_frac}, but it must be from 0 to below 1.", "Pass 0.05.")
         if self.tokenizer is not None and self.n_vocab is not None:
@@ -261,7 +279,14 @@ def load_recipe(path: Path) -> Recipe:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"The recipe {path} fails: {type(error).__name__}: {error}.", "Correct the file.") from error
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        place = f" (line {lines[-1]})" if lines else ""
+        fix = "Correct the file."
+        unknown = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        part = next((part for part in (*PARTS, Recipe) if unknown and part.__name__ == unknown[1]), None)
+        if unknown and part:
+            fix = suggestion(unknown[2], [field.name for field in fields(part)])
+        raise UserError(f"The recipe {path} fails{place}: {type(error).__name__}: {error}.", fix) from error
     if not isinstance(found, Recipe):
         raise UserError(
             f"The recipe {path} sets no `recipe`.",

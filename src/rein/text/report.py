@@ -101,6 +101,12 @@ def write_report(folder: Path, manifest: Json, report: Json) -> None:
     write_atomically(folder / "report.html", render(folder.resolve().name, manifest, report))
 
 
+def worth_knowing(manifest: Json, report: Json) -> list[str]:
+    """What a person should hear of a corpus before using it, a sentence each; the page says it at its top."""
+    manifest, report = _legible(manifest), _legible(report)
+    return _notes(manifest, report, _funnel(report.get("steps") or [], manifest), _mixture(manifest))
+
+
 def render(name: str, manifest: Json, report: Json) -> str:
     """The page of the corpus `name`, as HTML. Parts of which `report` says nothing are left out."""
     template, style, style_hash = _assets()

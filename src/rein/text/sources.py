@@ -13,6 +13,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import importlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -256,9 +257,16 @@ def named(paths: Sequence[Path]) -> list[tuple[Path, str]]:
 
 
 def below(root: Path) -> list[Path]:
-    """The files below `root`, relative to it, in an order that no file system changes."""
-    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
-    return sorted(files, key=lambda file: file.parts)
+    """The files below `root`, relative to it, in an order that no file system changes; links are not followed.
+
+    Raises   UserError when a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"The folder {error.filename} cannot be read: {error.strerror}.", "See its permissions.")
+
+    found = [Path(folder, name) for folder, _, names in os.walk(root, onerror=refuse) for name in names]
+    return sorted((path.relative_to(root) for path in found), key=lambda file: file.parts)
 
 
 def batches(files: Sequence[tuple[Path, Path]], *, named: bool, most_bytes: int = PARTITION_BYTES) -> list[Partition]:

@@ -15,6 +15,8 @@ advance) and returns its record, as engine.py asks; arguments and records are pl
 
 from __future__ import annotations
 
+import reprlib
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -81,7 +83,7 @@ class Outlet:
     def drop(self, dropped: Dropped, document: Document | None = None) -> None:
         """Counts a drop; `document` is what it was."""
         text = dropped.text or (document.text if document is not None else "")
-        self.tally.drop(dropped.id, dropped.reason, text)
+        self.tally.drop(dropped.id, dropped.reason, text, document.url if document is not None else "")
         if self._dropped is not None:
             of = document or Document("", dropped.id, self._source)
             about = {**of.metadata, "dropped": dropped.reason}
@@ -180,13 +182,26 @@ def _own(source: Source, name: str) -> Step:
     step = load_object(name, f"A step of the source {source.name!r}")
 
     def checked(document: Document) -> Document | Dropped:
-        result = step(document)
-        if not isinstance(result, Document | Dropped):
+        try:
+            result: Any = step(document)
+        except UserError:
+            raise
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
             raise UserError(
-                f"The step {name} of the source {source.name!r} gave back {result!r:.60} for {document.id}.",
+                f"The step {name} of the source {source.name!r} failed on {document.id}: {said}.",
+                "Correct the step: it takes a Document, and may drop what it cannot use.",
+            ) from error
+        if not isinstance(result, Document | Dropped) or not all(
+            isinstance(text, str) for text in (result.text, result.id, getattr(result, "reason", ""))
+        ):
+            raise UserError(
+                f"The step {name} of the source {source.name!r} gave back {reprlib.repr(result)} for {document.id}.",
                 "Return the document, or Dropped(document.id, reason), both from rein.text.documents.",
             )
-        return result
+        kept: Document | Dropped = result
+        return kept
 
     return checked
 

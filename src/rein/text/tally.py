@@ -39,24 +39,25 @@ class Tally:
         self.documents += 1
         self.bytes += n_bytes
         self._lengths[n_bytes.bit_length()] += 1
-        self._example("", document.id, document.text)
+        self._example("", document.id, document.text, document.url)
 
-    def drop(self, id: str, reason: str, text: str = "") -> None:
-        """Counts an item that ends here, with its text where there is one."""
+    def drop(self, id: str, reason: str, text: str = "", url: str = "") -> None:
+        """Counts an item that ends here, with its text and address where there are."""
         self.items += 1
         self._dropped[reason] += 1
         first = self._first.setdefault(reason, [])
         if len(first) < NAMED:
             first.append(_printable(id))
-        self._example(reason, id, text)
+        self._example(reason, id, text, url)
 
-    def _example(self, reason: str, id: str, text: str) -> None:
+    def _example(self, reason: str, id: str, text: str, url: str) -> None:
+        """Keeps it if its hash is among the smallest; it is shown by its address, which people can open."""
         chosen = self._examples.setdefault(reason, [])
         rank = -unit_hash(id, 0)
         if len(chosen) < EXAMPLES:
-            heapq.heappush(chosen, (rank, _printable(id), _printable(text[:EXCERPT_CHARS])))
+            heapq.heappush(chosen, (rank, _printable(url or id), _printable(text[:EXCERPT_CHARS])))
         elif rank > chosen[0][0]:
-            heapq.heapreplace(chosen, (rank, _printable(id), _printable(text[:EXCERPT_CHARS])))
+            heapq.heapreplace(chosen, (rank, _printable(url or id), _printable(text[:EXCERPT_CHARS])))
 
     def to_dict(self) -> Counts:
         """The counts as a record keeps them."""
