@@ -112,7 +112,6 @@ class Engine:
             for task in open_tasks:
                 records[task.name] = perform(folder, function, task, advance)
             return
-        _end_calmly()
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 for name, record in self._stream(folder, function, open_tasks):
@@ -120,6 +119,7 @@ class Engine:
                     advance(next(task.bytes for task in open_tasks if task.name == name))
                 return
             except (UserError, KeyboardInterrupt, _TaskError):
+                _end_calmly()
                 raise
             except Exception as error:  # Daft's and Ray's own, when a worker process died
                 for task in open_tasks:  # it may have ended just before its worker did
@@ -130,6 +130,7 @@ class Engine:
                 open_tasks = [task for task in open_tasks if task.name not in records]
                 if not open_tasks:
                     return
+                _end_calmly()
                 if attempt == ATTEMPTS:
                     raise UserError(
                         f"Worker processes died {ATTEMPTS} times while {folder.name} was made, at the latest with "

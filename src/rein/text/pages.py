@@ -23,7 +23,7 @@ from rein.text.warc import Reader as Archive
 HTML_NAMES = (".html", ".htm", ".xhtml")
 WARC_NAMES = (".warc", ".warc.gz", ".wet", ".wet.gz")
 PARTITION_BYTES = 8 << 20  # of pages: to extract their text takes far longer than to read them
-PACKED_BYTES = 4 << 20  # of an archive: six times as much HTML, or more
+PACKED_BYTES = 2 << 20  # of an archive: six times as much HTML, or more
 
 
 class HtmlFolder:
