@@ -112,11 +112,12 @@ class Engine:
             for task in open_tasks:
                 records[task.name] = perform(folder, function, task, advance)
             return
+        bytes_of = {task.name: task.bytes for task in open_tasks}
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 for name, record in self._stream(folder, function, open_tasks):
                     records[name] = record
-                    advance(next(task.bytes for task in open_tasks if task.name == name))
+                    advance(bytes_of[name])
                 return
             except (UserError, KeyboardInterrupt, _TaskError):
                 _end_calmly()
