@@ -25,7 +25,7 @@ def write_corpus(folder: Path, documents, *, n_vocab: int, shard_tokens: int, sp
     ]
     manifest = {
         "format": "rein-corpus",
-        "version": 1,
+        "version": 2,
         "tokenizer": {"n_vocab": n_vocab, "eot_id": n_vocab - 1},
         "splits": {split: {"shards": records}},
     }

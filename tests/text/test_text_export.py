@@ -52,7 +52,7 @@ def make_corpus(folder, texts_of, *, n_vocab=257, weights=None):
         }
     manifest = {
         "format": "rein-corpus",
-        "version": 1,
+        "version": 2,
         "tokenizer": {"kind": "gpt2", "n_vocab": n_vocab, "eot_id": EOT, "sha256": SHA256},
         "splits": splits,
         "mixture": [

@@ -24,7 +24,7 @@ def manifest(weights=None, epochs=None):
     weights, epochs = weights or {}, epochs or {}
     return {
         "format": "rein-corpus",
-        "version": 1,
+        "version": 2,
         "splits": {"train": {"tokens": sum(TOKENS.values()), "documents": 30}},
         "mixture": [
             {

@@ -126,7 +126,7 @@ def corpus_manifest():
 
     return {
         "format": "rein-corpus",
-        "version": 1,
+        "version": 2,
         "rein": "0.0.9",
         "settings": {"seed": 41, "near_duplicates": {"prefer": ["books", "web"]}},
         "inputs_sha256": "cd" * 32,

@@ -144,8 +144,8 @@ def test_a_split_there_is_not(corpus):
 
 
 def test_another_manifest(corpus):
-    edit_manifest(corpus, lambda manifest: manifest.update(version=2))
-    with pytest.raises(UserError, match="version 2 of the corpus format"):
+    edit_manifest(corpus, lambda manifest: manifest.update(version=1))
+    with pytest.raises(UserError, match="version 1 of the corpus format"):
         read_manifest(corpus)
     edit_manifest(corpus, lambda manifest: manifest.update(format="other"))
     with pytest.raises(UserError, match="not the manifest of a corpus"):

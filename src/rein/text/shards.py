@@ -35,7 +35,7 @@ from rein.text.store import whole
 MANIFEST = "manifest.json"
 WORK = "work"  # beside it while a build is not finished
 FORMAT = "rein-corpus"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had packages instead of origins, and no mixture
 MAGIC = 278895051
 MAGIC_UINT16 = 20240520
 VERSION = 1
