@@ -11,7 +11,7 @@ Flow     texts → `shingle_sets` → `Sets` → `set_keys` → keys, some for e
 
 Two sets of Jaccard similarity J agree in a value with probability J, so they share one of 18 keys of 7 values
 with probability 1 − (1 − J⁷)¹⁸: .13 at J = .5, .986 at .8, .99999 at .9. (16 keys of 8 are as common, and miss one
-pair in twenty at .8; to compare a few more sets exactly costs less than a hundredth of making them.) A text
+pair in twenty at .8; to compare a few more sets exactly costs little beside making them.) A text
 without words has an empty set and no key: it is like no other.
 
 Source   Broder 1997, shingles; Li, Owen & Zhang 2012, one permutation; Shrivastava 2017, how empty bins are filled.
