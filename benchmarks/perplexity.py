@@ -28,7 +28,8 @@ from rein.models.machine import autocast, resolve_precision
 from rein.optim import warmup_cosine
 from rein.text.build import BuildConfig, build
 from rein.text.shards import Shards
-from rein.train.pretrain import PretrainConfig, pretrain
+from rein.train.pretrain import pretrain
+from rein.train.pretrain_config import PretrainConfig
 
 T, SEQUENCES, RATE, DROPOUT, SEED = 256, 16, 2e-3, 0.1, 0
 CPU = torch.device("cpu")

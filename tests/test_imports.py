@@ -17,7 +17,8 @@ LEVELS = tuple(
     names.split()
     for names in (
         "rein rein.config rein.errors rein.shapes rein.compiled",
-        "rein.losses rein.returns rein.optim rein.checkpoint rein.distributed rein.run rein.progress rein.report",
+        "rein.losses rein.returns rein.optim rein.noise_scale rein.guard rein.checkpoint rein.distributed rein.run "
+        "rein.mirrors rein.progress rein.report",
         "rein.models rein.feedback rein.text rein.bpe",
         "rein.train rein.evals rein.agents",
         "rein.cli rein.__main__ rein.web rein.recipes",
@@ -80,10 +81,14 @@ def test_imports_go_one_way():
     assert not upward, "\n".join(f"{a} imports {b}, which stands above it" for a, b in sorted(upward))
 
 
+# The files of rein.train that are read from top to bottom; the others there are rooms that loops may share.
+LOOPS = frozenset(f"rein.train.{name}" for name in ("pretrain", "finetune", "sft", "reward", "ppo", "dpo"))
+
+
 def test_a_training_loop_never_imports_another():
-    for folder in ("rein.train.", "rein.recipes."):
-        across = {(a, b) for a, b in edges() if a != b and a.startswith(folder) and b.startswith(folder)}
-        assert not across - EXCEPTIONS.keys(), "\n".join(f"{a} imports {b}" for a, b in sorted(across))
+    across = {(a, b) for a, b in edges() if a != b and a.startswith("rein.train.") and b in LOOPS}
+    across |= {(a, b) for a, b in edges() if a != b and a.startswith("rein.recipes.") and b.startswith("rein.recipes.")}
+    assert not across - EXCEPTIONS.keys(), "\n".join(f"{a} imports {b}" for a, b in sorted(across))
 
 
 def test_no_exception_outlives_its_reason():

@@ -9,12 +9,8 @@ from rein.agents.compare import conditions
 from rein.cli import main
 from rein.config import replace
 from rein.errors import UserError
-from rein.optim import ramped_batch
 from rein.recipes import demo as module
 from rein.recipes.demo import DemoConfig, demo, plan, settings, tokens_per_s
-from rein.recipes.gpt1 import gpt1
-from rein.recipes.gpt2_124m import gpt2_124m
-from rein.recipes.gpt3_125m import gpt3_125m
 from rein.recipes.gpt3_text import recipe as gpt3_text
 from rein.recipes.tamer_rl_sequential import sequential
 from rein.recipes.tamer_rl_simultaneous import simultaneous
@@ -22,38 +18,6 @@ from rein.recipes.webtext import recipe as webtext
 from rein.run import read_rows
 from rein.text import contamination
 from rein.text.mixture import Mixture
-from rein.text.shards import Shards
-from rein.train.pretrain import _learning_rate
-
-
-def test_gpt1(small_corpus, tmp_path):
-    config = gpt1(small_corpus, tmp_path)
-    model = config.model(40478)
-    assert model.n_params() == 116_534_784
-    assert (model.norm, model.dropout, model.n_ctx) == ("post", 0.1, 512)
-    assert config.train_tokens == 100 * Shards(small_corpus, "train").n_tokens
-    large = replace(config, train_tokens=100 * 10**9)
-    assert _learning_rate(large, 0, 0) == 0
-    assert _learning_rate(large, 2000 * 64 * 512, 0) == 2.5e-4
-    assert _learning_rate(large, large.train_tokens, 0) == pytest.approx(0, abs=1e-12)
-
-
-def test_gpt2(tmp_path):
-    config = gpt2_124m(tmp_path, tmp_path)
-    assert config.model(50257).n_params() == 124_439_808
-    assert config.sequences_per_batch * config.model(50257).n_ctx == 512 * 1024
-
-
-def test_gpt3(tmp_path):
-    config = gpt3_125m(tmp_path, tmp_path)
-    assert config.model(50257).n_params() == 125_226_240
-    assert config.model(50257).attention == "banded"
-    full = config.sequences_per_batch
-    sizes = [ramped_batch(t, start=config.ramp_from_sequences, full=full, ramp_tokens=config.ramp_tokens) * 2048
-             for t in (0, 4e9)]  # fmt: skip
-    assert sizes == [32_768, 524_288]
-    assert _learning_rate(config, 375_000_000, 0) == pytest.approx(6e-4)
-    assert _learning_rate(config, 299_000_000_000, 0) == pytest.approx(6e-5)
 
 
 def test_webtext():

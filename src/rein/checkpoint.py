@@ -17,16 +17,17 @@ import json
 import os
 import re
 import shutil
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
@@ -35,19 +36,32 @@ from rein.errors import UserError, writing
 STATE = "training_state"
 
 
-def save(folder: Path, write: Callable[[Path], None], about: dict[str, Any]) -> None:
+def save(
+    folder: Path, write: Callable[[Path], None], about: dict[str, Any], group: dist.ProcessGroup | None = None
+) -> None:
     """Makes the checkpoint `folder`: `write` fills it, `about` goes into its rein.json.
+
+    Of several processes all take part in `write`, and the first one does the rest.
 
     Raises   UserError when the disk is full; `folder` is then not there, and no other checkpoint is touched.
     """
     part = folder.with_name(folder.name + ".part")
+    if group is not None and dist.get_rank(group) > 0:
+        dist.barrier(group)  # the folder is there
+        write(part)
+        dist.barrier(group)  # all have written
+        return
     if part.exists():
         shutil.rmtree(part)
     try:
         with writing(folder):
             part.mkdir(parents=True)
+            if group is not None:
+                dist.barrier(group)
             with _disk_errors_as_such():
                 write(part)
+            if group is not None:
+                dist.barrier(group)
             files = {str(path.relative_to(part)): _fingerprint(path) for path in _files(part)}
             (part / "rein.json").write_text(json.dumps({**about, "files": files}, indent=2) + "\n", encoding="utf-8")
             for path in _files(part):
@@ -121,34 +135,99 @@ def latest(path: Path) -> Path:
     return steps[-1]
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints, and what a killed save left behind."""
+def prune(folder: Path, keep: int, *, spare: int | None = None) -> None:
+    """Removes all but the newest `keep` checkpoints, and what a killed save left behind; never that of step `spare`."""
     for path in all_steps(folder)[:-keep]:
+        if spare is not None and path == step_folder(folder, spare):
+            continue
         doomed = path.with_name(path.name + ".part")  # so that a kill leaves no half checkpoint under its name
         os.rename(path, doomed)
     for path in folder.glob("*.part"):
         shutil.rmtree(path)
 
 
-def write_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Saves the optimiser into `folder`, keyed by parameter names, so that it can be resharded on loading."""
-    _quietly(dcp_save, get_optimizer_state_dict(model, optimizer), checkpoint_id=folder)
+def write_tensors(folder: Path, state: dict[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
+    """Saves tensors by name into `folder`; DTensors as the wholes they are parts of. All of the group take part."""
+    _quietly(dcp_save, state, checkpoint_id=folder, process_group=group, no_dist=group is None)
 
 
-def read_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Loads the optimiser from `folder`, bit for bit.
+def read_tensors(folder: Path, state: dict[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
+    """Fills the tensors of `state` from `folder`, bit for bit, however they were cut when they were saved.
 
-    Raises   UserError when the folder is missing or does not fit the model.
+    Raises   UserError when the folder is missing or does not fit.
     """
-    state = get_optimizer_state_dict(model, optimizer)
     try:
-        _quietly(dcp_load, state, checkpoint_id=folder)
+        _quietly(dcp_load, state, checkpoint_id=folder, process_group=group, no_dist=group is None)
     except Exception as error:
         raise UserError(
             f"The training state in {folder} cannot be read: {error}.",
             "Continue from an earlier checkpoint by removing this one, or start a new run with --out.",
         ) from error
-    set_optimizer_state_dict(model, optimizer, state)
+
+
+def optimizer_tensors(parameters: Iterable[tuple[str, Tensor]], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by the names of its parameters: `h.0.ln_1.weight/exp_avg`. Made, at 0, where it has none.
+
+    They are the tensors themselves: what is read into them, the optimiser has.
+    """
+    found = {}
+    for name, parameter in parameters:
+        state = optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), device=parameter.device if parameter.is_cuda else None)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        found.update({f"{name}/{key}": value for key, value in state.items()})
+    return found
+
+
+def write_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Saves the optimiser of a model that one process holds."""
+    write_tensors(folder, optimizer_tensors(model.named_parameters(), optimizer))
+
+
+def read_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Loads it again, bit for bit.
+
+    Raises   UserError when the folder is missing or does not fit the model.
+    """
+    read_tensors(folder, optimizer_tensors(model.named_parameters(), optimizer))
+
+
+class Writer:
+    """Writes checkpoints in a thread while training goes on; one at a time.
+
+    What goes wrong there is raised by the next call here.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begins `work`, after what is under way has ended."""
+        self.wait()
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=run, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises what went wrong, if anything has."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def wait(self) -> None:
+        """Until nothing is under way."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
 
 
 def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

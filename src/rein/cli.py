@@ -45,7 +45,7 @@ COMMANDS = (
     Command("bpe train", "rein.bpe.commands:train", "learn a vocabulary from text"),
     Command("bpe encode", "rein.bpe.commands:encode", "text in, token ids out"),
     Command("bpe decode", "rein.bpe.commands:decode", "token ids in, text out"),
-    Command("pretrain", "rein.train.pretrain:pretrain", "train a GPT on token shards"),
+    Command("pretrain", "rein.train.pretrain:pretrain_command", "train a GPT on token shards, on one process or many"),
     Command("perplexity", "rein.evals.perplexity:perplexity", "loss, perplexity and bits per byte of a text"),
     Command("generate", "rein.models.sample:generate_command", "continue a prompt, streaming"),
     Command("tamer play", "rein.web.trainer:play", "teach an agent by hand in the browser"),

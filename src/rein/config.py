@@ -34,13 +34,17 @@ def setting(
     paper: str = "",
     positional: bool = False,
     group: str = "settings",
+    may_change: bool = False,
 ) -> Any:
     """Declares one field of a config dataclass.
 
     `help` is the line that `--help` shows; `unit` and `paper` (the value a paper used) are shown behind it.
-    A field without a default is required. A `positional` field is given without its flag.
+    A field without a default is required. A `positional` field is given without its flag. What `may_change` says how
+    a run is carried out, not which run it is: a run that is continued may have another value of it.
     """
-    metadata = {"help": help, "unit": unit, "paper": paper, "positional": positional, "group": group}
+    metadata = {
+        "help": help, "unit": unit, "paper": paper, "positional": positional, "group": group, "may_change": may_change,
+    }  # fmt: skip
     if default is _REQUIRED:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

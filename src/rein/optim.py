@@ -7,7 +7,7 @@ schedule: the two differ in where the bias correction, epsilon and the decay ent
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
 import torch
@@ -49,6 +49,19 @@ def gpt1_cosine(progress: float, *, warmup_frac: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def gpt1_linear(progress: float, *, warmup_frac: float) -> float:
+    """`warmup_linear` of GPT-1's released code, which its fine-tuning uses.
+
+        (progress / warmup, at most 1) · (1 − progress)
+
+    Example  >>> [round(gpt1_linear(x, warmup_frac=0.002), 3) for x in (0, 0.001, 0.002, 0.5, 1)]
+             [0.0, 0.499, 0.998, 0.5, 0.0]
+    Source   openai/finetune-transformer-lm, opt.py.
+    """
+    risen = progress / warmup_frac if progress <= warmup_frac and warmup_frac > 0 else 1.0
+    return risen * (1 - min(progress, 1.0))
+
+
 def ramped_batch(tokens: float, *, start: int, full: int, ramp_tokens: float) -> int:
     """Sequences of the next batch after `tokens` training tokens: linear from `start` to `full`.
 
@@ -61,10 +74,14 @@ def ramped_batch(tokens: float, *, start: int, full: int, ramp_tokens: float) ->
     return round(start + (full - start) * tokens / ramp_tokens)
 
 
-def decayed_and_not(model: nn.Module) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices and embeddings, which decay; biases and LayerNorm gains, which do not."""
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    rest = [p for p in model.parameters() if p.dim() <= 1]
+def decayed_and_not(model: nn.Module | Iterable[tuple[str, Tensor]]) -> list[dict[str, Any]]:
+    """Two parameter groups: matrices and embeddings, which decay; biases and LayerNorm gains, which do not.
+
+    Of a model, or of parameters with their names.
+    """
+    named = list(model.named_parameters() if isinstance(model, nn.Module) else model)
+    decayed = [p for name, p in named if p.dim() > 1 and not name.endswith("bias")]
+    rest = [p for name, p in named if p.dim() <= 1 or name.endswith("bias")]
     return [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
 
 
@@ -100,26 +117,65 @@ class GPT1Adam(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Makes one update from the gradients at hand."""
         loss = closure() if closure is not None else None
-        for group in self.param_groups:
+        for p, m, v, t, group in _moments(self):
             b1, b2 = group["betas"]
-            for p in group["params"]:
-                if p.grad is not None:
-                    state = self.state[p]
-                    if not state:
-                        state["step"] = torch.zeros(())
-                        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
-                    state["step"] += 1
-                    t = int(state["step"])
-                    rate = group["lr"] * math.sqrt(1 - b2**t) / (1 - b1**t)
-                    _gpt1_update(p, state["exp_avg"], state["exp_avg_sq"], rate, b1, b2, group)
+            direction = m / v.sqrt().add_(group["eps"])
+            if group["weight_decay"]:
+                direction.add_(p * group["weight_decay"])
+            p.sub_(direction.mul_(group["lr"] * math.sqrt(1 - b2**t) / (1 - b1**t)))
         return loss
 
 
-def _gpt1_update(p: Tensor, m: Tensor, v: Tensor, rate: float, b1: float, b2: float, group: dict[str, Any]) -> None:
-    assert p.grad is not None, "only parameters with a gradient are updated"
-    m.lerp_(p.grad, 1 - b1)
-    v.mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
-    direction = m / v.sqrt().add_(group["eps"])
-    if group["weight_decay"]:
-        direction.add_(p, alpha=group["weight_decay"])
-    p.sub_(direction, alpha=rate)
+class SteadyAdamW(torch.optim.Optimizer):
+    """AdamW whose every operation rounds once, so that an element's new value depends on that element alone.
+
+        m = b1 m + (1 − b1) g,   v = b2 v + (1 − b2) g²
+        p = (1 − lr · weight_decay) p − lr / (1 − b1ᵗ) · m / (√v / √(1 − b2ᵗ) + eps)
+
+    torch's fused and multi-tensor forms multiply and add in one rounding where a tensor fills a vector of the
+    processor, and in two at its end: cut among more processes, other elements are at the end.
+
+    Source   Loshchilov & Hutter 2019; torch.optim.AdamW, to which it is equal but for rounding.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Makes one update from the gradients at hand."""
+        loss = closure() if closure is not None else None
+        for p, m, v, t, group in _moments(self):
+            b1, b2 = group["betas"]
+            deviation = v.sqrt().div_(math.sqrt(1 - b2**t)).add_(group["eps"])
+            p.mul_(1 - group["lr"] * group["weight_decay"]).sub_((m / deviation).mul_(group["lr"] / (1 - b1**t)))
+        return loss
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, Tensor, Tensor, int, dict[str, Any]]]:
+    """Every parameter with a gradient, its two moments brought up to date, its number of updates, and its group."""
+    for group in optimizer.param_groups:
+        b1, b2 = group["betas"]
+        for p in group["params"]:
+            if p.grad is not None:
+                state = optimizer.state[p]
+                if not state:
+                    state["step"] = torch.zeros(())
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+                state["step"] += 1
+                m, v = state["exp_avg"], state["exp_avg_sq"]
+                m.mul_(b1).add_(p.grad * (1 - b1))
+                v.mul_(b2).add_(p.grad.square().mul_(1 - b2))
+                yield p, m, v, int(state["step"]), group

@@ -20,10 +20,14 @@ class Progress:
     """`with Progress("tokenising", total=9000, unit="documents") as bar: bar.advance(10, note="…")`.
 
     `total` may be None where it is not known; then there is no time left to show. `start` is work done
-    by an earlier start of the same run: it counts as done, not as speed.
+    by an earlier start of the same run: it counts as done, not as speed. `quiet` shows nothing: of several processes
+    that do one work, one speaks.
     """
 
-    def __init__(self, what: str, *, total: float | None, unit: str, start: float = 0) -> None:
+    def __init__(
+        self, what: str, *, total: float | None, unit: str, start: float = 0, quiet: bool = False
+    ) -> None:
+        self._quiet = quiet
         self._what, self._total, self._unit = what, total, unit
         self._done, self._start, self._note = start, start, ""
         self._began = time.monotonic()
@@ -32,7 +36,7 @@ class Progress:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._quiet:
             self._bars = Bars(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
@@ -52,7 +56,7 @@ class Progress:
             self._note = note
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=self._done, status=self.status())
-        elif time.monotonic() >= self._next_line:
+        elif time.monotonic() >= self._next_line and not self._quiet:
             self._next_line = time.monotonic() + LINE_EVERY_S
             print(f"{self._what}: {self.status()}", file=sys.stderr, flush=True)
 
@@ -60,7 +64,7 @@ class Progress:
         """Prints a line above the bar."""
         if self._bars is not None:
             self._bars.console.print(line, markup=False, highlight=False)
-        else:
+        elif not self._quiet:
             print(line, file=sys.stderr, flush=True)
 
     def status(self) -> str:
@@ -83,7 +87,7 @@ class Progress:
     ) -> None:
         if self._bars is not None:
             self._bars.stop()
-        elif kind is None:
+        elif kind is None and not self._quiet:
             print(f"{self._what}: {self.status()}", file=sys.stderr, flush=True)
 
 

@@ -14,6 +14,7 @@ process however that ends.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -53,6 +54,14 @@ METRICS = (
         "FLOP/s",
         "tokens_per_s · (6 · weights in products + 12 · width of all heads · Σ over layers of mean keys seen)",
     ),
+    Metric("data_wait_frac", "1", "of the time in updates since the last row: waiting for the text to be read"),
+    Metric(
+        "checkpoint_wait_s", "seconds", "since the last row: training stood still to copy or to finish a checkpoint"
+    ),
+    Metric("noise_scale_sequences", "sequences", "B_simple = tr(Σ) / |G|² of all parameters, moving averages of both"),
+    Metric("noise_scale_low_sequences", "sequences", "lower end of its 95% interval; missing where it is 0"),
+    Metric("noise_scale_high_sequences", "sequences", "upper end of its 95% interval; missing where there is none"),
+    Metric("layernorm_noise_scale_sequences", "sequences", "the same of the LayerNorms' gains and biases alone"),
     Metric("peak_rss_bytes", "bytes", "the largest resident memory of the process so far"),
     Metric("heldout_loss", "nats/token", "mean −log p(next token) over the held-out windows"),
     Metric("heldout_perplexity", "1", "exp(heldout_loss); comparable only under one tokenizer"),
@@ -116,13 +125,16 @@ class RunFolder:
                 f"{self.path}/config.json cannot be read.", "Remove the folder, or choose another --out."
             ) from None
         new = config.to_dict(settings)
-        changed = [f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in sorted((old.keys() | new.keys()) - {"out"})
+        free = {field.name for field in dataclasses.fields(settings) if field.metadata.get("may_change")} | {"out"}
+        changed = [f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in sorted((old.keys() | new.keys()) - free)
                    if old.get(key) != new.get(key)]  # fmt: skip
         if changed:
             raise UserError(
                 f"{self.path} holds a run with other settings ({'; '.join(changed[:4])}).",
                 f"Choose another --out, or continue it with --config {self.path}/config.json.",
             )
+        if old != new:
+            write_atomically(self.path / "config.json", config.to_json(settings))
 
     def _note_environment(self) -> None:
         path = self.path / "env.json"

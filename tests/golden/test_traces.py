@@ -14,14 +14,16 @@ import pytest
 
 from rein.run import environment, read_rows
 from rein.text.build import BuildConfig, build
-from rein.train.pretrain import PretrainConfig, pretrain
+from rein.train.pretrain import pretrain
+from rein.train.pretrain_config import PretrainConfig
 
 FILE = Path(__file__).with_name("traces.json")
 MODELS = {
     "gpt1": {"preset": "gpt1", "optimizer": "gpt1", "schedule": "gpt1", "adam_b2": 0.999, "weight_decay": 0.01,
              "warmup_tokens": 32 * 8 * 5},
-    "gpt2": {"preset": "gpt2-124m"},
-    "gpt3": {"preset": "gpt3-125m", "band": 6, "ramp_tokens": 32 * 8 * 20, "ramp_from_sequences": 2},
+    "gpt2": {"preset": "gpt2-124m", "warmup_tokens": 256},
+    "gpt3": {"preset": "gpt3-small", "band": 6, "ramp_tokens": 32 * 8 * 20, "ramp_from_sequences": 2,
+             "warmup_tokens": 256, "decay_tokens": 50 * 8 * 32},
 }  # fmt: skip
 
 

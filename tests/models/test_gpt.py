@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from rein.errors import UserError
-from rein.models.gpt import GPT, PRESETS, Cache, GPTConfig, preset
+from rein.models.gpt import GPT, Cache, Context, GPTConfig
+from rein.models.presets import PRESETS, preset
 
 # Released checkpoints, counted; Brown 2020 Table 2.1 with the formula of facts and Table D.1's millions.
 PARAMETERS = {
@@ -16,11 +16,11 @@ PARAMETERS = {
     "gpt2-355m": 354_823_168,
     "gpt2-774m": 774_030_080,
     "gpt2-1558m": 1_557_611_200,
-    "gpt3-125m": 125_226_240,
-    "gpt3-350m": 355_871_744,
-    "gpt3-760m": 760_300_032,
-    "gpt3-1.3b": 1_315_723_264,
-    "gpt3-1.3b-printed": 1_517_123_584,
+    "gpt3-small": 125_226_240,
+    "gpt3-medium": 355_871_744,
+    "gpt3-large": 760_300_032,
+    "gpt3-xl": 1_315_723_264,
+    "gpt3-xl-printed": 1_517_123_584,
     "gpt3-2.7b": 2_651_553_280,
     "gpt3-6.7b": 6_658_404_352,
     "gpt3-13b": 12_853_386_240,
@@ -31,14 +31,14 @@ PARAMETERS = {
 
 @pytest.mark.parametrize(("name", "expected"), PARAMETERS.items())
 def test_parameter_counts_to_the_unit(name, expected):
-    config = preset(name)
+    config = preset(name).model
     with torch.device("meta"):
         counted = sum(p.numel() for p in GPT(config).parameters())
     assert counted == config.n_params() == expected
 
 
 def test_every_preset_is_counted():
-    assert set(PRESETS) - {"tiny"} == set(PARAMETERS)
+    assert {name for name in PRESETS if not name.startswith("tiny-")} == set(PARAMETERS)
 
 
 def test_an_unknown_preset_is_suggested():
@@ -145,7 +145,7 @@ def test_a_band_sees_itself_and_the_band_minus_one_keys_before():
     # Through one banded layer, position t must depend on exactly t-band+1 … t.
     model = tiny(attention="banded", band=4, n_layer=2)
     x = torch.randn(1, 12, 24, requires_grad=True)
-    model.h[1].attn(x, None)[0, 9].sum().backward()
+    model.h["1"].attn(x, Context())[0, 9].sum().backward()
     assert x.grad[0].abs().sum(-1).nonzero().flatten().tolist() == [6, 7, 8, 9]
 
 
@@ -168,22 +168,46 @@ def test_initialisation():
 def test_a_parameter_starts_the_same_in_any_model():
     small, large = tiny(n_layer=2), tiny(n_layer=4)
     assert torch.equal(small.wte, large.wte)
-    assert torch.equal(small.h[1].attn.c_attn.weight, large.h[1].attn.c_attn.weight)
+    assert torch.equal(small.h["1"].attn.c_attn.weight, large.h["1"].attn.c_attn.weight)
     assert not torch.equal(tiny(seed=1).wte, small.wte)
 
 
 def test_gpt1_drops_the_embedding_matrix_and_uses_it_in_the_softmax_too():
     # One mask a batch: every use of a token has the same entries dropped, and so has the tied output.
-    torch.manual_seed(0)
     model = GPT(GPTConfig(50, 16, 32, 2, 1, norm="post", initialisation="flat", dropout=0.5)).initialise(0).train()
-    torch.manual_seed(1)
-    _, wte = model._states(torch.zeros(1, 4, dtype=torch.int64), None)
-    torch.manual_seed(1)
-    expected = F.dropout(model.wte, 0.5)
-    assert torch.equal(wte, expected)
-    assert 0.4 < (wte == 0).float().mean() < 0.6
+    model.seed_dropout(1)
+    _, wte = model.states(torch.zeros(1, 4, dtype=torch.int64))
+    kept = wte != 0
+    torch.testing.assert_close(wte[kept], 2 * model.wte[kept])
+    assert 0.4 < kept.float().mean() < 0.6
     gpt2 = GPT(GPTConfig(50, 16, 32, 2, 1, dropout=0.5)).initialise(0).train()
-    assert gpt2._states(torch.zeros(1, 4, dtype=torch.int64), None)[1] is gpt2.wte
+    gpt2.seed_dropout(1)
+    assert gpt2.states(torch.zeros(1, 4, dtype=torch.int64))[1] is gpt2.wte
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_dropout_is_a_function_of_its_seed_alone(norm):
+    model = tiny(norm=norm, dropout=0.3).train()
+
+    def loss(seed):
+        model.seed_dropout(seed)
+        torch.rand(seed % 7 + 1)  # what others draw does not matter
+        return model.loss(tokens(), tokens(seed=1))
+
+    first, second, third = (loss(seed).item() for seed in (5, 5, 6))
+    assert first == second != third
+    model.eval()
+    assert loss(5) == loss(6)
+
+
+def test_training_with_dropout_asks_for_a_seed():
+    with pytest.raises(AssertionError, match="seed_dropout"):
+        tiny(dropout=0.3).train()(tokens())
+
+
+def test_a_preset_of_another_name_is_told_ours():
+    with pytest.raises(UserError, match="called gpt3-small"):
+        preset("gpt3-125m")
 
 
 def test_a_sequence_longer_than_the_context(model):

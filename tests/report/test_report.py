@@ -39,7 +39,7 @@ def make_run(path: Path, *, rows: int = 90, evaluations: int = 3, end: float = 3
     """A run folder: a falling noisy loss, some evaluations, two samples at each."""
     noise = random.Random(0)
     path.mkdir(parents=True)
-    config = {"data": "data/pydocs", "preset": "tiny", "n_layer": 2, "train_tokens": rows * 1000, "seed": 0}
+    config = {"data": "data/pydocs", "preset": "tiny-gpt2", "n_layer": 2, "train_tokens": rows * 1000, "seed": 0}
     (path / "config.json").write_text(json.dumps({**config, **settings}))
     start = {"started": "2026-11-22T21:14:03+0000", "command": ["/bin/rein", "pretrain", "--n-layer", "2", "--data=x"]}
     (path / "env.json").write_text(json.dumps([{**start, "threads": 2}, {**start, "threads": 8}]))

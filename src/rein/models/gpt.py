@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rein.errors import UserError, suggestion
+from rein.errors import UserError
 from rein.models import ops
 
 
@@ -98,44 +98,6 @@ class GPTConfig:
         bands = (self.band_of_layer(layer) or T for layer in range(self.n_layer))
         keys = sum((min(w, T) * (min(w, T) + 1) / 2 + max(T - w, 0) * w) / T for w in bands)
         return 6 * weights + 12 * i * keys
-
-
-def _gpt2(n_layer: int, n_embd: int, n_head: int) -> GPTConfig:
-    return GPTConfig(50257, 1024, n_embd, n_head, n_layer)
-
-
-def _gpt3(n_layer: int, n_embd: int, n_head: int, d_head: int) -> GPTConfig:
-    return GPTConfig(50257, 2048, n_embd, n_head, n_layer, d_head=d_head, attention="banded")
-
-
-# Radford 2018 §4.1; Radford 2019 Table 2, with the released checkpoints' names; Brown 2020 Table 2.1. Two of its
-# rows contradict themselves: 24 heads of 128 are not 2048, 40 heads of 128 are not 5140. Table D.1's parameter
-# counts fit 16 heads and 5120, which the plain names mean; the `-printed` names are the table to the letter.
-PRESETS = {
-    "tiny": GPTConfig(8192, 256, 384, 6, 6),
-    "gpt1": GPTConfig(40478, 512, 768, 12, 12, norm="post", initialisation="flat", dropout=0.1),
-    "gpt2-124m": _gpt2(12, 768, 12),
-    "gpt2-355m": _gpt2(24, 1024, 16),
-    "gpt2-774m": _gpt2(36, 1280, 20),
-    "gpt2-1558m": _gpt2(48, 1600, 25),
-    "gpt3-125m": _gpt3(12, 768, 12, 64),
-    "gpt3-350m": _gpt3(24, 1024, 16, 64),
-    "gpt3-760m": _gpt3(24, 1536, 16, 96),
-    "gpt3-1.3b": _gpt3(24, 2048, 16, 128),
-    "gpt3-1.3b-printed": _gpt3(24, 2048, 24, 128),
-    "gpt3-2.7b": _gpt3(32, 2560, 32, 80),
-    "gpt3-6.7b": _gpt3(32, 4096, 32, 128),
-    "gpt3-13b": _gpt3(40, 5120, 40, 128),
-    "gpt3-13b-printed": _gpt3(40, 5140, 40, 128),
-    "gpt3-175b": _gpt3(96, 12288, 96, 128),
-}
-
-
-def preset(name: str) -> GPTConfig:
-    """A named size.  Raises  UserError with a suggestion when there is none of that name."""
-    if name not in PRESETS:
-        raise UserError(f"There is no preset {name!r}.", suggestion(name, PRESETS))
-    return PRESETS[name]
 
 
 class Cache:
@@ -199,7 +161,8 @@ class Linear(nn.Module):
     def forward(self, x: Tensor, *, activation: Literal["none", "gelu"] = "none") -> Tensor:
         if self.packed is not None:
             return self.packed(x, activation)
-        y = ops.linear(x, self.weight, self.bias)
+        # Sharded by heads, c_attn is (in, 3, heads, width of a head) and (3, heads, width): here (in, out) and (out,).
+        y = ops.linear(x, ops.local(self.weight).flatten(1), ops.local(self.bias).flatten())
         return ops.gelu(y) if activation == "gelu" else y
 
 
@@ -213,13 +176,16 @@ class Attention(nn.Module):
         self.c_attn = Linear(config.n_embd, 3 * config.d_inner)
         self.c_proj = Linear(config.d_inner, config.n_embd)
 
-    def forward(self, x_BTD: Tensor, cache: Cache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         qkv_BT3I = self.c_attn(x_BTD)
-        if cache is None:
-            dropout = self.dropout if self.training else 0.0
-            out_BTI = ops.causal_attention(qkv_BT3I, self.n_head, band=self.band, dropout=dropout)
+        if context.cache is None:
+            dropout = self.dropout if context.seed is not None else 0.0
+            seed = 0 if context.seed is None else ops.site_seed(context.seed, 3 * self.layer + 4)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                out_BTI = ops.causal_attention(qkv_BT3I, self.n_head, band=self.band, dropout=dropout)
         else:
-            out_BTI = self._cached(qkv_BT3I, cache)
+            out_BTI = self._cached(qkv_BT3I, context.cache)
         return self.c_proj(out_BTI)  # type: ignore[no-any-return]
 
     def _cached(self, qkv_BT3I: Tensor, cache: Cache) -> Tensor:
@@ -241,6 +207,15 @@ class MLP(nn.Module):
         return self.c_proj(self.c_fc(x_BTD, activation="gelu"))  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True)
+class Context:
+    """What the blocks of one forward pass share."""
+
+    cache: Cache | None = None
+    documents_BT: Tensor | None = None  # the document each token is of: attention stays within it
+    seed: int | None = None  # of this pass's dropout; None: no dropout
+
+
 class Block(nn.Module):
     """Attention, then an MLP, each with a residual connection and a LayerNorm before or after it."""
 
@@ -251,17 +226,35 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.ln_2 = nn.LayerNorm(config.n_embd)
         self.mlp = MLP(config)
-        self.dropout = config.dropout
+        self.dropout, self.layer = config.dropout, layer
 
-    def forward(self, x_BTD: Tensor, cache: Cache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         if self.norm == "pre":
-            x_BTD = x_BTD + self._dropped(self.attn(self.ln_1(x_BTD), cache))
-            return x_BTD + self._dropped(self.mlp(self.ln_2(x_BTD)))
-        x_BTD = self.ln_1(x_BTD + self._dropped(self.attn(x_BTD, cache)))
-        return self.ln_2(x_BTD + self._dropped(self.mlp(x_BTD)))  # type: ignore[no-any-return]
+            x_BTD = x_BTD + self._dropped(self.attn(self.ln_1(x_BTD), context), context, 0)
+            return x_BTD + self._dropped(self.mlp(self.ln_2(x_BTD)), context, 1)
+        x_BTD = self.ln_1(x_BTD + self._dropped(self.attn(x_BTD, context), context, 0))
+        return self.ln_2(x_BTD + self._dropped(self.mlp(x_BTD), context, 1))  # type: ignore[no-any-return]
 
-    def _dropped(self, x_BTD: Tensor) -> Tensor:
-        return F.dropout(x_BTD, self.dropout) if self.training and self.dropout else x_BTD
+    def _dropped(self, x_BTD: Tensor, context: Context, branch: int) -> Tensor:
+        if context.seed is None or not self.dropout:
+            return x_BTD
+        return ops.dropout(x_BTD, self.dropout, context.seed, site=3 * self.layer + 2 + branch)
+
+
+def initial(config: GPTConfig, name: str, shape: Sequence[int], seed: int) -> Tensor:
+    """The first value of one parameter, in float32: a function of the seed and its name, whoever asks."""
+    if name.endswith("bias"):
+        return torch.zeros(shape)
+    if ".ln_" in name or name.startswith("ln_f"):
+        return torch.ones(shape)
+    std = 0.02
+    if config.initialisation == "scaled" and name.endswith("c_proj.weight"):
+        std = 0.02 / math.sqrt(2 * config.n_layer)
+    elif config.initialisation == "scaled" and name == "wpe":
+        std = 0.01
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    return torch.randn(tuple(shape), generator=generator).mul_(std)
 
 
 class GPT(nn.Module):
@@ -269,6 +262,10 @@ class GPT(nn.Module):
 
     `model(tokens_BT)` gives logits_BTV; `model.loss(tokens_BT, targets_BT)` the mean loss without holding them.
     A new model's weights are not yet set: call `initialise(seed)`, or load a checkpoint.
+
+    In training mode a model with dropout needs a seed for every forward pass (`seed_dropout`). Each place where
+    something is dropped draws its mask from (seed, place), so a mask depends neither on what was drawn before it
+    nor on which process draws it.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -276,9 +273,16 @@ class GPT(nn.Module):
         self.config = config
         self.wte = nn.Parameter(torch.empty(config.n_vocab, config.n_embd))
         self.wpe = nn.Parameter(torch.empty(config.n_ctx, config.n_embd))
-        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        # By name, so that a pipeline stage can leave out layers and the others keep theirs.
+        self.h = nn.ModuleDict({str(layer): Block(config, layer) for layer in range(config.n_layer)})
         self.ln_f = nn.LayerNorm(config.n_embd) if config.norm == "pre" else nn.Identity()
+        self.vocabulary = ops.Vocabulary()
         self.packed_head: ops.Packed | None = None
+        self._seed: int | None = None
+
+    def seed_dropout(self, seed: int) -> None:
+        """From here on, forward passes in training mode drop what this seed says."""
+        self._seed = seed
 
     def forward(self, tokens_BT: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> Tensor:
         """Logits of the next token at every position, or at the last one only.
@@ -287,46 +291,77 @@ class GPT(nn.Module):
                  those it holds.
         Raises   UserError when the sequence is longer than n_ctx.
         """
-        x_BTD, wte_VD = self._states(tokens_BT, cache)
+        x_BTD, wte_VD = self.states(tokens_BT, cache)
         if last_only:
             x_BTD = x_BTD[:, -1:]
         if self.packed_head is not None:
             return self.packed_head(x_BTD)
-        return (x_BTD.flatten(0, 1) @ wte_VD.t()).view(*x_BTD.shape[:2], -1)
+        return self.vocabulary.logits(x_BTD, wte_VD)
 
-    def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    def loss(self, tokens_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Mean −log p(target) in nats over the targets that are not `ops.IGNORED`: a scalar in float32."""
-        x_BTD, wte_VD = self._states(tokens_BT, None)
-        return ops.lm_loss(x_BTD, wte_VD, targets_BT)
+        x_BTD, wte_VD = self.states(tokens_BT, documents_BT=documents_BT)
+        return self.vocabulary.loss(x_BTD, wte_VD, targets_BT)
 
-    def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """−log p(target) of every position in nats, (B, T) float32; 0 where the target is `ops.IGNORED`."""
-        x_BTD, wte_VD = self._states(tokens_BT, None)
-        return ops.token_losses(x_BTD, wte_VD, targets_BT)
+        x_BTD, wte_VD = self.states(tokens_BT, documents_BT=documents_BT)
+        return self.vocabulary.token_losses(x_BTD, wte_VD, targets_BT)
 
-    def _states(self, tokens_BT: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
-        """The last hidden states (B, T, D), and the token embedding they were made with (dropped in GPT-1)."""
+    def states(
+        self, tokens_BT: Tensor, cache: Cache | None = None, *, documents_BT: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The last hidden states (B, T, D), and the token embedding they were made with (dropped in GPT-1).
+
+        `documents_BT` numbers the document of each token, growing along a row: no token then sees another
+        document's. (None of the three papers masks documents.)
+        """
+        context = Context(cache, documents_BT, self.dropout_seed())
+        wte_VD = self.embedding(context.seed)
+        x_BTD = self.blocks(self.embed(tokens_BT, wte_VD, context), context)
+        if cache is not None:
+            cache.length += tokens_BT.shape[1]
+        return self.ln_f(x_BTD), wte_VD
+
+    # The parts of `states`, which a pipeline calls in different processes.
+
+    def dropout_seed(self) -> int | None:
+        """The seed of a pass that begins now: None where nothing is dropped."""
+        if not (self.training and self.config.dropout):
+            return None
+        assert self._seed is not None, "a training pass with dropout needs seed_dropout(seed) before it"
+        return self._seed
+
+    def embedding(self, seed: int | None) -> Tensor:
+        """The token embedding, with GPT-1's dropout on the matrix itself."""
+        wte_VD = ops.local(self.wte)
+        if self.config.norm == "post":
+            return self.vocabulary.dropout(wte_VD, self.config.dropout, seed, site=0)
+        return wte_VD
+
+    def embed(self, tokens_BT: Tensor, wte_VD: Tensor, context: Context) -> Tensor:
+        """Token and position embeddings, summed: what goes into the first block."""
         T = tokens_BT.shape[1]
-        stop = T if cache is None else T + cache.length
+        stop = T if context.cache is None else T + context.cache.length
         if stop > self.config.n_ctx:
             raise UserError(
                 f"A sequence of {stop} tokens is longer than the model's context, n_ctx={self.config.n_ctx}.",
                 "Shorten it, or ask for fewer new tokens.",
             )
+        cache = context.cache
         positions = torch.arange(T, device=tokens_BT.device) if cache is None else cache.positions(T)
-        dropout = self.config.dropout if self.training else 0.0
-        wte_VD: Tensor = self.wte
-        wpe_TD: Tensor = self.wpe
-        if dropout and self.config.norm == "post":
-            wte_VD, wpe_TD = F.dropout(wte_VD, dropout), F.dropout(wpe_TD, dropout)
-        x_BTD = F.embedding(tokens_BT, wte_VD) + F.embedding(positions, wpe_TD)
-        if dropout and self.config.norm == "pre":
-            x_BTD = F.dropout(x_BTD, dropout)
-        for block in self.h:
-            x_BTD = block(x_BTD, cache)
-        if cache is not None:
-            cache.length += T
-        return self.ln_f(x_BTD), wte_VD
+        wpe_TD = ops.local(self.wpe)
+        if self.config.norm == "post":
+            wpe_TD = ops.dropout(wpe_TD, self.config.dropout, context.seed, site=1)
+            return self.vocabulary.embed(tokens_BT, wte_VD) + F.embedding(positions, wpe_TD)
+        x_BTD = self.vocabulary.embed(tokens_BT, wte_VD) + F.embedding(positions, wpe_TD)
+        return ops.dropout(x_BTD, self.config.dropout, context.seed, site=0)
+
+    def blocks(self, x_BTD: Tensor, context: Context) -> Tensor:
+        """Through the layers that are here: all of them, but in a stage of a pipeline."""
+        for block in self.h.values():
+            x_BTD = block(x_BTD, context)
+        return x_BTD
 
     @torch.no_grad()
     def initialise(self, seed: int) -> GPT:
@@ -334,21 +369,8 @@ class GPT(nn.Module):
 
         So a parameter's start does not depend on the others: not on their order, number, or placement.
         """
-        scaled = self.config.initialisation == "scaled"
         for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif ".ln_" in name or name.startswith("ln_f"):
-                parameter.fill_(1.0)
-            else:
-                std = 0.02
-                if scaled and name.endswith("c_proj.weight"):
-                    std = 0.02 / math.sqrt(2 * self.config.n_layer)
-                elif scaled and name == "wpe":
-                    std = 0.01
-                digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-                generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+            parameter.copy_(initial(self.config, name, parameter.shape, seed))
         return self
 
     @contextmanager

@@ -15,8 +15,9 @@ both forms to the same numbers (tests/equivalence/test_ops.py); docs/log.md has 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -231,58 +232,159 @@ class _Gelu(Function):
 # ----------------------------------------------------------------------------------------------------- loss
 
 
-def lm_loss(x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor) -> Tensor:
+def lm_loss(x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor, shard: Shard | None = None) -> Tensor:
     """The language-model loss with a tied output, in nats per counted target.
 
         L1 = mean over targets of −log softmax(x wteᵀ)[target]
 
+    Logits are made, used and overwritten a piece of the batch at a time; they never exist as a whole.
+
     Shapes   x_BTD (B, T, D), the last hidden states; wte_VD (V, D); targets_BT (B, T) int64, where
              `IGNORED` marks a position that is not counted. Returns a scalar in float32.
+             With a `shard`, wte_VD is this process's rows, and every process of the shard gets the same result.
     Source   Radford 2018 §3.1, L1 (the survey prints L_i), as a mean and with its sign turned.
     """
     x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
-    if x_ND.device.type == "cpu" and torch.is_grad_enabled() and x_ND.requires_grad:
-        if torch.is_autocast_enabled("cpu"):
-            x_ND = x_ND.to(torch.bfloat16)
-        return _LmLoss.apply(x_ND, wte_VD, targets_N)  # type: ignore[no-any-return, no-untyped-call]
-    losses_N = token_losses(x_BTD, wte_VD, targets_BT).flatten()
+    if torch.is_grad_enabled() and (x_ND.requires_grad or wte_VD.requires_grad):
+        if torch.is_autocast_enabled(x_ND.device.type):
+            x_ND = x_ND.to(torch.get_autocast_dtype(x_ND.device.type))
+        return _LmLoss.apply(x_ND, wte_VD, targets_N, shard)  # type: ignore[no-any-return, no-untyped-call]
+    losses_N = token_losses(x_BTD, wte_VD, targets_BT, shard).flatten()
     return losses_N.sum() / (targets_N != IGNORED).sum()
 
 
-def token_losses(x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor) -> Tensor:
+def token_losses(x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor, shard: Shard | None = None) -> Tensor:
     """−log softmax(x wteᵀ)[target] of every position, 0 where the target is `IGNORED`: (B, T) in float32."""
-    rows = max(1, _LOGITS_AT_ONCE // wte_VD.shape[0])
+    rows = _rows_at_once(wte_VD)
     pieces = zip(torch.split(x_BTD.flatten(0, 1), rows), torch.split(targets_BT.flatten(), rows), strict=True)
-    losses = [F.cross_entropy((x @ wte_VD.t()).float(), t, ignore_index=IGNORED, reduction="none") for x, t in pieces]
+    if shard is None:
+        losses = [
+            F.cross_entropy((x @ wte_VD.t()).float(), t, ignore_index=IGNORED, reduction="none") for x, t in pieces
+        ]
+    else:
+        losses = [
+            -_log_softmax((x @ wte_VD.t()).float(), t, shard)[1].masked_fill(t == IGNORED, 0.0) for x, t in pieces
+        ]
     return torch.cat(losses).view(targets_BT.shape)
+
+
+def _rows_at_once(wte_VD: Tensor) -> int:
+    """Rows of logits made at a time: on a CPU as many as its caches hold, on a GPU enough to keep it busy."""
+    return max(1, (_LOGITS_AT_ONCE if wte_VD.device.type == "cpu" else 16 * _LOGITS_AT_ONCE) // wte_VD.shape[0])
+
+
+def _log_softmax(logits_NV: Tensor, targets_N: Tensor, shard: Shard | None) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the columns that are here, and those of the targets (garbage where one is ignored)."""
+    if shard is None:
+        log_p_NV = F.log_softmax(logits_NV, dim=-1)
+        return log_p_NV, log_p_NV.gather(1, targets_N.clamp(min=0).unsqueeze(1)).squeeze(1)
+    highest_N = shard.all_reduce(logits_NV.amax(dim=-1), "max")
+    logits_NV = logits_NV - highest_N.unsqueeze(1)
+    log_z_N = shard.all_reduce(logits_NV.exp().sum(dim=-1), "sum").log()
+    log_p_NV = logits_NV - log_z_N.unsqueeze(1)
+    index_N, here_N = shard.index(targets_N, logits_NV.shape[1])
+    found_N = log_p_NV.gather(1, index_N.unsqueeze(1)).squeeze(1).masked_fill(~here_N, 0.0)
+    return log_p_NV, shard.all_reduce(found_N, "sum")
 
 
 class _LmLoss(Function):
     """The loss and its gradients, a piece of the batch at a time: softmax − onehot replaces the logits in place."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, wte_VD: Tensor, targets_N: Tensor) -> Tensor:
-        rows = max(1, _LOGITS_AT_ONCE // wte_VD.shape[0])
-        counted = int((targets_N != IGNORED).sum())
-        total = torch.zeros((), dtype=torch.float64)
+    def forward(ctx: Any, x_ND: Tensor, wte_VD: Tensor, targets_N: Tensor, shard: Shard | None) -> Tensor:
+        rows = _rows_at_once(wte_VD)
+        counted = (targets_N != IGNORED).sum()
+        total = torch.zeros((), dtype=torch.float64, device=x_ND.device)
         dx_ND, d_wte_VD = torch.empty_like(x_ND), torch.zeros_like(wte_VD)
         wte_VD = wte_VD.to(x_ND.dtype)
         for x, dx, targets in zip(*(torch.split(t, rows) for t in (x_ND, dx_ND, targets_N)), strict=True):
             counts = targets != IGNORED
-            index = targets.clamp(min=0).unsqueeze(1)
-            log_p = F.log_softmax((x @ wte_VD.t()).float(), dim=-1)
-            total -= log_p.gather(1, index).squeeze(1)[counts].double().sum()
-            d_logits = log_p.exp_().scatter_add_(1, index, torch.full(index.shape, -1.0))
+            log_p, log_p_target = _log_softmax((x @ wte_VD.t()).float(), targets, shard)
+            total -= log_p_target.masked_fill(~counts, 0.0).double().sum()
+            index, here = (targets.clamp(min=0), counts) if shard is None else shard.index(targets, log_p.shape[1])
+            d_logits = log_p.exp_().scatter_add_(1, index.unsqueeze(1), -here.float().unsqueeze(1))
             d_logits = d_logits.mul_((counts / counted).unsqueeze(1)).to(x.dtype)
             torch.mm(d_logits, wte_VD, out=dx)
             d_wte_VD += d_logits.t() @ x
+        if shard is not None:
+            dx_ND = shard.all_reduce(dx_ND, "sum")
         ctx.save_for_backward(dx_ND, d_wte_VD)
         return (total / counted).float()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         dx_ND, d_wte_VD = ctx.saved_tensors
-        return dx_ND * grads[0], d_wte_VD * grads[0], None
+        return dx_ND * grads[0], d_wte_VD * grads[0], None, None
+
+
+# --------------------------------------------------------------------------------------------------- sharded
+
+
+def local(parameter: Tensor) -> Tensor:
+    """The part of a parameter that this process holds, with its gradient: itself where nothing is sharded."""
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter  # type: ignore[no-any-return]
+
+
+class Shard(Protocol):
+    """A vocabulary whose rows are spread over processes (models/parallel.py): what the loss needs of it."""
+
+    def all_reduce(self, x: Tensor, how: Literal["sum", "max"]) -> Tensor:
+        """Over the processes that share the vocabulary; without a gradient."""
+
+    def index(self, ids: Tensor, n_here: int) -> tuple[Tensor, Tensor]:
+        """Row numbers among the `n_here` rows of this process (0 for those elsewhere), and which are here."""
+
+
+class Vocabulary:
+    """What a model does with its token embedding: rows for ids, logits for states, dropout.
+
+    models/parallel.py puts another in its place where the rows are spread over processes.
+    """
+
+    def embed(self, tokens_BT: Tensor, wte_VD: Tensor) -> Tensor:
+        """The rows of these ids, (B, T, D)."""
+        return F.embedding(tokens_BT, wte_VD)
+
+    def dropout(self, wte_VD: Tensor, p: float, seed: int | None, *, site: int) -> Tensor:
+        """The matrix with elements dropped: GPT-1's."""
+        return dropout(wte_VD, p, seed, site=site)
+
+    def logits(self, x_BTD: Tensor, wte_VD: Tensor) -> Tensor:
+        """(B, T, V)."""
+        return (x_BTD.flatten(0, 1) @ wte_VD.t()).view(*x_BTD.shape[:2], -1)
+
+    def loss(self, x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor) -> Tensor:
+        """`lm_loss`."""
+        return lm_loss(x_BTD, wte_VD, targets_BT)
+
+    def token_losses(self, x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor) -> Tensor:
+        """`token_losses`."""
+        return token_losses(x_BTD, wte_VD, targets_BT)
+
+
+# --------------------------------------------------------------------------------------------------- dropout
+
+
+@torch.compiler.disable
+def dropout(x: Tensor, p: float, seed: int | None, *, site: int) -> Tensor:
+    """x with each element set to 0 with probability p, the others scaled by 1/(1 − p); x itself without a seed.
+
+    The mask is a function of (seed, site) and x's shape alone: the same again when a block is computed anew for the
+    backward pass, and in whichever process the site is.
+    """
+    if seed is None or p == 0.0:
+        return x
+    generator = torch.Generator(x.device).manual_seed(site_seed(seed, site))
+    return x * torch.empty_like(x).bernoulli_(1 - p, generator=generator).div_(1 - p)
+
+
+def site_seed(seed: int, site: int) -> int:
+    """The seed of one place in a model, from the seed of its forward pass.
+
+    Example  >>> site_seed(1, 0) == site_seed(1, 1)
+             False
+    """
+    return int(np.random.SeedSequence([seed, site]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 # --------------------------------------------------------------------------------------------------- packed

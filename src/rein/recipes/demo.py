@@ -25,7 +25,8 @@ from rein.models.machine import autocast, keep_freed_memory, resolve_device, res
 from rein.progress import duration
 from rein.run import lock_folder, read_rows, write_atomically
 from rein.text.build import BuildConfig, build
-from rein.train.pretrain import PretrainConfig, pretrain
+from rein.train.pretrain import pretrain
+from rein.train.pretrain_config import PretrainConfig
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def tokens_per_s(training: PretrainConfig, *, seconds: float = 3.0) -> float:
     precision = resolve_precision(training.precision, device)
     model = GPT(training.model(load_tokenizer(training.data).n_vocab)).initialise(0).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    shape = (training.sequences_per_batch, model.config.n_ctx)
+    shape = (training.sequences_per_batch or 16, model.config.n_ctx)
     tokens_BT = torch.randint(0, model.config.n_vocab, shape, generator=torch.Generator().manual_seed(0)).to(device)
     made, began = -2, time.monotonic()  # two to warm up
     while made < 1 or time.monotonic() - began < seconds:

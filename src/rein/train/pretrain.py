@@ -1,17 +1,20 @@
 """Pre-training: the language-model objective L1 on packed documents, from top to bottom.
 
-    token shards ─ Order → tokens_BT, targets_BT → model.loss → gradients → clip → Adam → checkpoint
-                                                      every so often: held-out loss, samples, report
+    token shards ─ Reader → slots of windows → Replica: gradients over all processes → clip → Adam → checkpoint
+                                               every so often: held-out loss, samples, report
 
 Documents are packed into full windows with end-of-text between them and no mask across them (Brown 2020, App. B).
 Everything is counted in tokens. A batch, its dropout and every schedule are functions of the seed and the number
-of updates alone, so a run that is killed and started again ends with the same weights, to the last bit.
+of updates alone, so a run that is killed and started again ends with the same weights, to the last bit; with --slots
+also on another number of processes. One process or many: the loop is the same, and models/parallel.py is where they
+differ.
 Source: Radford 2018 §3.1 and §4.1; Radford 2019 §2; Brown 2020 §2 and App. B.
 """
 
 from __future__ import annotations
 
-import math
+import os
+import shlex
 import signal
 import sys
 import time
@@ -19,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,115 +30,24 @@ from torch import Tensor
 
 from rein import checkpoint, optim
 from rein.bpe.tokenizer import Tokenizer, load_tokenizer
-from rein.config import setting, to_dict
+from rein.config import command_line, to_dict
+from rein.distributed import World, fixed_sum, launch, launched, start, stop
 from rein.errors import UserError
-from rein.models.generate import generate
-from rein.models.gpt import GPT, GPTConfig, preset
+from rein.mirrors import Mirrors
+from rein.models.gpt import GPT, GPTConfig, initial
 from rein.models.huggingface import load_weights, read_config, save_model
-from rein.models.machine import autocast, keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
-from rein.progress import Progress, duration
-from rein.report.page import write_report
+from rein.models.machine import keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
+from rein.models.parallel import Fill, Replica
+from rein.models.presets import preset
+from rein.progress import Progress
 from rein.run import RunFolder
 from rein.text.mixture import order_of
 from rein.text.order import MixtureOrder, Order
 from rein.text.shards import Shards, read_manifest
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Settings of `rein pretrain`."""
-
-    data: Path = setting(help="corpus folder, from `rein text build`")
-    out: Path = setting(help="run folder; the same command continues a run it holds")
-
-    preset: str = setting("tiny", "size of the model: tiny, gpt1, gpt2-124m … gpt3-175b", group="model")
-    n_layer: int | None = setting(None, "layers, instead of the preset's", group="model")
-    n_embd: int | None = setting(None, "embedding width, instead of the preset's", group="model")
-    n_head: int | None = setting(None, "attention heads, instead of the preset's", group="model")
-    n_ctx: int | None = setting(None, "context, instead of the preset's", unit="tokens", group="model")
-    band: int | None = setting(
-        None, "keys a banded layer sees, instead of the preset's", unit="tokens", paper="not published", group="model"
-    )
-    dropout: float | None = setting(None, "dropout, instead of the preset's", paper="0.1 in GPT-1", group="model")
-
-    train_tokens: int = setting(
-        10_000_000, "how much to train", unit="tokens", paper="300e9 in GPT-3", group="optimisation"
-    )
-    sequences_per_batch: int = setting(
-        16, "sequences of n_ctx tokens in a batch", paper="64 in GPT-1, 512 in GPT-2", group="optimisation"
-    )
-    ramp_tokens: int = setting(
-        0, "tokens over which the batch grows linearly to its size", paper="4e9 to 12e9 in GPT-3", group="optimisation"
-    )
-    ramp_from_sequences: int = setting(
-        1, "sequences in the first batch of a ramp", paper="16 (32k tokens) in GPT-3", group="optimisation"
-    )
-    optimizer: Literal["adamw", "gpt1"] = setting(
-        "adamw", "torch's AdamW, or Adam as GPT-1's code has it", group="optimisation"
-    )
-    learning_rate: float = setting(6e-4, "peak", paper="2.5e-4 in GPT-1, 6e-4 in GPT-3 125M", group="optimisation")
-    schedule: Literal["cosine", "gpt1"] = setting(
-        "cosine", "GPT-3's: warm-up, cosine to a floor; or GPT-1's released form, to 0", group="optimisation"
-    )
-    warmup_tokens: int | None = setting(
-        None, "linear warm-up; 2% of train_tokens if not given", paper="375e6 in GPT-3", group="optimisation"
-    )
-    decay_tokens: int | None = setting(
-        None, "where the cosine ends; train_tokens if not given", paper="260e9 in GPT-3", group="optimisation"
-    )
-    final_lr_frac: float = setting(0.1, "the cosine's floor, of the peak", paper="0.1 in GPT-3", group="optimisation")
-    adam_b1: float = setting(0.9, "decay of the mean gradient", paper="0.9", group="optimisation")
-    adam_b2: float = setting(
-        0.95, "decay of the mean squared gradient", paper="0.95 in GPT-3, 0.999 in GPT-1", group="optimisation"
-    )
-    adam_eps: float = setting(1e-8, "added to the root of the mean square", paper="1e-8", group="optimisation")
-    weight_decay: float = setting(
-        0.1, "on matrices and embeddings", paper="0.1 in GPT-3, 0.01 in GPT-1", group="optimisation"
-    )
-    clip_norm: float = setting(1.0, "largest norm of the gradient; 0: never clip", paper="1.0", group="optimisation")
-    seed: int = setting(0, "of the weights, the order of the windows, dropout and samples", group="optimisation")
-
-    device: str = setting("auto", "cpu, cuda, cuda:1 …; auto: a GPU if there is one", group="machine")
-    precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "bf16: products in bfloat16 (autocast), weights in fp32; auto: where it is faster", group="machine"
-    )
-    sequences_at_once: int | None = setting(
-        None, "sequences in one forward pass, the rest accumulated; about 8,192 tokens if not given", group="machine"
-    )
-
-    evaluate_every_tokens: int | None = setting(
-        None, "between evaluations; a tenth of train_tokens if not given", unit="tokens", group="watching"
-    )
-    heldout_tokens: int = setting(100_000, "held-out text read at an evaluation", unit="tokens", group="watching")
-    sample_prompts: tuple[str, ...] = setting(
-        ("The ", "Return the "), "what the model continues at an evaluation", group="watching"
-    )
-    sample_tokens: int = setting(64, "length of those samples", unit="tokens", group="watching")
-    log_every_updates: int = setting(10, "updates in one row of metrics.jsonl", group="watching")
-    checkpoint_every_s: float = setting(120.0, "between checkpoints", unit="seconds", group="watching")
-    keep_checkpoints: int = setting(2, "how many checkpoints to keep", group="watching")
-
-    def __post_init__(self) -> None:
-        positive = ("train_tokens", "sequences_per_batch", "ramp_from_sequences", "log_every_updates",
-                    "keep_checkpoints", "learning_rate", "heldout_tokens")  # fmt: skip
-        for name in positive:
-            if getattr(self, name) <= 0:
-                flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag} is {getattr(self, name)}, but it must be above 0.", f"Raise {flag}.")
-        if self.ramp_from_sequences > self.sequences_per_batch:
-            raise UserError(
-                f"--ramp-from-sequences {self.ramp_from_sequences} is above --sequences-per-batch "
-                f"{self.sequences_per_batch}.",
-                "A ramp grows: lower the first or raise the second.",
-            )
-
-    def model(self, n_vocab: int) -> GPTConfig:
-        """The preset with the tokenizer's vocabulary and the sizes given here."""
-        sizes = {name: getattr(self, name) for name in ("n_layer", "n_embd", "n_head", "n_ctx", "band", "dropout")}
-        changes = {name: value for name, value in sizes.items() if value is not None}
-        if {"n_embd", "n_head"} & changes.keys():
-            changes["d_head"] = None
-        return replace(preset(self.preset), n_vocab=n_vocab, **changes)
+from rein.train.heldout import Evaluation
+from rein.train.pretrain_config import PretrainConfig, known
+from rein.train.reading import Reader
+from rein.train.watch import Ramp, Watch, granule, sequences_at_once
 
 
 @dataclass
@@ -147,61 +59,131 @@ class Position:
     windows: int = 0  # windows read, so the next one's number
     wall_s: float = 0.0
     losses: list[float] = field(default_factory=list)  # of the updates since the last row of metrics
+    watch: dict[str, Any] = field(default_factory=dict)  # train/watch.py
 
 
-def pretrain(config: PretrainConfig) -> Path:
-    """Trains a GPT on the token shards of a corpus and returns the run folder.
+def pretrain_command(config: PretrainConfig) -> None:
+    """Trains a GPT on the token shards of a corpus.
 
     The run folder gets checkpoints (Hugging Face model folders), metrics.jsonl, samples.jsonl and report.html.
     Ctrl-C saves and stops; the same command goes on from the last checkpoint, to the same weights, bit for bit,
     as if it had never stopped. `--config RUN/config.json --out NEW` trains it again.
 
+    --parallel starts that many processes on this machine. On several, start torchrun on each:
+    torchrun --nnodes 4 --nproc-per-node 8 … -m rein pretrain … --parallel fsdp=8,dp=4, with --out where all see it.
+
     Examples
       rein pretrain --data data/pydocs --out runs/first
-      rein pretrain --data data/pydocs --out runs/gpt2 --preset gpt2-124m --train-tokens 2e9 --sequences-per-batch 512
+      rein pretrain --data data/pydocs --out runs/gpt2 --preset gpt2-124m --train-tokens 2e9
+      rein pretrain --data data/pydocs --out runs/two --parallel dp=2 --slots 8
     """
+    if config.layout.size > 1 and not launched():
+        launch(config.layout, shlex.split(command_line("rein pretrain", config))[1:])
+    pretrain(config)
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Trains a GPT on the token shards of a corpus and returns the run folder. See `pretrain_command`.
+
+    With a layout of several processes, every one of them calls this.
+    """
+    if launched() and not config.parallel:
+        config = replace(config, parallel=f"dp={os.environ['WORLD_SIZE']}")
     train, heldout = Shards(config.data, "train"), Shards(config.data, "heldout")
     tokenizer = load_tokenizer(config.data)
+    config = config.settled(train.n_tokens)
+    shape = config.model(tokenizer.n_vocab)
+    order = order_of(read_manifest(config.data), shape.n_ctx, config.seed)
     keep_freed_memory()
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
-    model = GPT(config.model(tokenizer.n_vocab))
-    order = order_of(read_manifest(config.data), model.config.n_ctx, config.seed)
-    with RunFolder(config.out, config) as run, _interruptible() as interrupted:
-        position = _start(run, config, model, device)
-        optimizer = _optimizer(config, model)
-        if position.opt_step:
-            folder = checkpoint.latest(run.path)
-            checkpoint.read_training_state(folder / checkpoint.STATE, model, optimizer)
-            run.truncate_after(position.opt_step)
-        evaluation = Evaluation(config, model, tokenizer, heldout, precision)
-        _describe(config, model, train, order, device, precision, position)
-        saved_at = time.monotonic()
-        if position.opt_step == 0:
-            evaluation.run(run, position)
-        total = config.train_tokens
-        with Progress("training", total=total, unit="tokens", start=position.tokens) as bar:
-            began, began_tokens, busy_s = time.monotonic(), position.tokens, 0.0
-            while position.tokens < total:
-                before = position.tokens
-                row = _update(config, model, optimizer, train, order, position, device, precision)
-                busy_s += time.monotonic() - began
-                position.wall_s += time.monotonic() - began
-                done = position.tokens >= total
-                if position.opt_step % config.log_every_updates == 0 or done:
-                    rate = (position.tokens - began_tokens) / busy_s
-                    _log(run, position, row, rate, model.config)
-                    began_tokens, busy_s = position.tokens, 0.0
-                bar.advance(position.tokens - before, note=f"loss {row['loss']:.3f}")
-                if done or _crossed(before, position.tokens, config.evaluate_every_tokens or total // 10):
-                    bar.say(evaluation.run(run, position))
-                if done or interrupted or time.monotonic() - saved_at > config.checkpoint_every_s:
-                    _save(run, config, model, optimizer, tokenizer, position)
-                    saved_at = time.monotonic()
-                if interrupted and not done:
-                    raise KeyboardInterrupt
-                began = time.monotonic()
+    world = start(config.layout, resolve_device(config.device))
+    _use_threads(config, world)
+    with _run_folder(config, world) as run, _interruptible() as interrupted:
+        _train(config, world, run, interrupted, shape, train, heldout, tokenizer, order)
+    stop()
     return config.out
+
+
+def _train(
+    config: PretrainConfig,
+    world: World,
+    run: RunFolder | None,
+    interrupted: list[int],
+    shape: GPTConfig,
+    train: Shards,
+    heldout: Shards,
+    tokenizer: Tokenizer,
+    order: Order,
+) -> None:
+    """The run, in every process; `run` is the first one's."""
+    at_once = sequences_at_once(config, world.layout, shape.n_ctx)
+    size = granule(config, world.layout, at_once)
+    source = world.at_first(lambda: _source(run, config, shape))
+    position = Position() if source is None else Position(**checkpoint.read_about(source)["position"])
+    replica = Replica(
+        shape,
+        world,
+        _fill(config, shape, source),
+        precision=resolve_precision(config.precision, world.device),
+        recompute=config.recompute,
+        compiled=config.compile,
+        slots=config.slots,
+    )
+    optimizer = _optimizer(config, replica)
+    if source is not None:
+        state = replica.optimizer_tensors(optimizer, copies=False)
+        checkpoint.read_tensors(source / checkpoint.STATE, state, world.save_group)
+        if run is not None:
+            run.truncate_after(position.opt_step)
+    batches = Ramp(
+        known(config.ramp_from_sequences), known(config.sequences_per_batch), known(config.ramp_tokens), size
+    )
+    watch = Watch(config, world, batches, position.watch)
+    eot_id = tokenizer.eot_id if config.mask_documents else None
+    reader = Reader(train, order, world, n_ctx=shape.n_ctx, at_once=at_once, slots=config.slots, eot_id=eot_id)
+    evaluation = Evaluation(config, replica, tokenizer, heldout)
+    writer = checkpoint.Writer()
+    mirrors = Mirrors(run.path, config.mirrors) if run is not None and config.mirrors else None
+    if run is not None:
+        _describe(config, replica, train, tokenizer, order, position)
+    total = known(config.train_tokens)
+    evaluate_every = config.evaluate_every_tokens or max(1, total // 10)
+    if position.opt_step == 0:
+        evaluation.run(run, opt_step=0, tokens=0, wall_s=0.0)
+    saved_at, clock = time.monotonic(), _Clock(position.tokens)
+    with Progress("training", total=total, unit="tokens", start=position.tokens, quiet=run is None) as bar:
+        while position.tokens < total:
+            before, began = position.tokens, time.monotonic()
+            wishes = bool(interrupted), began - saved_at > config.checkpoint_every_s
+            row = _update(config, replica, optimizer, reader, position, watch, wishes)
+            took_s = time.monotonic() - began
+            clock.busy_s, position.wall_s = clock.busy_s + took_s, position.wall_s + took_s
+            done, stopping, due = position.tokens >= total, row.pop("interrupted") > 0, row.pop("due") > 0
+            if position.opt_step % config.log_every_updates == 0 or done:
+                if run is not None:
+                    run.log(**_row(position, row, watch, shape, clock, reader))
+                clock = _Clock(position.tokens, reader.waited_s)
+                position.losses.clear()
+                if mirrors is not None:
+                    mirrors.pump()
+            bar.advance(position.tokens - before, note=f"loss {row['train_loss']:.3f}")
+            if done or _crossed(before, position.tokens, evaluate_every):
+                wall_s = position.wall_s
+                bar.say(evaluation.run(run, opt_step=position.opt_step, tokens=position.tokens, wall_s=wall_s))
+            if done or stopping or due:
+                began = time.monotonic()
+                position.watch = watch.state()
+                _save(run, config, replica, optimizer, tokenizer, position, writer, watch)
+                saved_at = time.monotonic()
+                clock.saving_s += saved_at - began
+            writer.check()
+            if stopping and not done:
+                writer.wait()
+                raise KeyboardInterrupt
+    writer.wait()
+    world.wait()
+    reader.close()
+    if mirrors is not None:
+        mirrors.close()
 
 
 # ------------------------------------------------------------------------------------------------ one update
@@ -209,46 +191,52 @@ def pretrain(config: PretrainConfig) -> Path:
 
 def _update(
     config: PretrainConfig,
-    model: GPT,
+    replica: Replica,
     optimizer: torch.optim.Optimizer,
-    train: Shards,
-    order: Order,
+    reader: Reader,
     position: Position,
-    device: torch.device,
-    precision: str,
+    watch: Watch,
+    wishes: tuple[bool, bool],
 ) -> dict[str, float]:
-    """Reads one batch, adds up its gradients, and changes the weights. Returns the numbers of the update."""
-    sequences = optim.ramped_batch(
-        position.tokens,
-        start=config.ramp_from_sequences,
-        full=config.sequences_per_batch,
-        ramp_tokens=config.ramp_tokens,
-    )
-    T = model.config.n_ctx
-    at_once = config.sequences_at_once or max(1, 8192 // T)
-    starts_B = order.starts(position.windows, sequences)
-    windows_BT = torch.from_numpy(train.windows(starts_B, T + 1)).to(device, non_blocking=True)
-    torch.manual_seed(_dropout_seed(config.seed, position.opt_step))
-    model.train()
-    loss = 0.0
-    for part_BT in torch.split(windows_BT, at_once):
-        share = len(part_BT) / sequences
-        with autocast(device, precision):
-            part_loss = model.loss(part_BT[:, :-1], part_BT[:, 1:]) * share
-        part_loss.backward()  # type: ignore[no-untyped-call]
-        loss += part_loss.item()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf).item()
-    _check_finite(config, position, loss, norm)
-    rate = _learning_rate(config, position.tokens, sequences * T)
+    """Reads one batch, adds up its gradients over all processes, and changes the weights.
+
+    Returns the numbers of the update, and what the processes wish: to stop, to save.
+    """
+    world, n_ctx = replica.world, replica.config.n_ctx
+    sequences = watch.sequences(position.tokens)
+    measured = watch.measures(position.opt_step)
+    seed = _dropout_seed(config.seed, position.opt_step) if replica.config.dropout else None
+    following = watch.sequences(position.tokens + sequences * n_ctx)
+    slots = reader.slots(position.windows, sequences, seed=seed, next_sequences=following, split=measured)
+    with watch.examples(replica, sequences, measured) as totals:
+        mine = replica.gradients(slots, measured=measured)
+    everyones = world.gather((world.place("pp"), world.place("tp"), mine, wishes))
+    parts = [gradients for pp, tp, gradients, _ in everyones if pp == tp == 0]
+    loss = fixed_sum(part for gradients in parts for part in gradients.losses)
+    norm = replica.grad_norm()
+    if watch.guard.update(position.opt_step + 1, loss, norm) == "stop":
+        raise watch.guard.error(_saved_steps(config))
+    if measured:
+        watch.take(parts, totals, norm, sequences)
+    clip = known(config.clip_norm)
+    if clip and norm > clip:
+        replica.scale_gradients(clip / (norm + 1e-6))
+    rate = _learning_rate(config, position.tokens, sequences * n_ctx)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    replica.update(optimizer)
     position.opt_step += 1
-    position.tokens += sequences * T
+    position.tokens += sequences * n_ctx
     position.windows += sequences
     position.losses.append(loss)
-    return {"loss": loss, "grad_norm": norm, "learning_rate": rate, "sequences_per_batch": sequences}
+    return {
+        "train_loss": loss,
+        "grad_norm": norm,
+        "learning_rate": rate,
+        "sequences_per_batch": sequences,
+        "interrupted": any(interrupted for *_, (interrupted, _) in everyones),
+        "due": everyones[0][3][1],
+    }
 
 
 def _dropout_seed(seed: int, opt_step: int) -> int:
@@ -257,197 +245,198 @@ def _dropout_seed(seed: int, opt_step: int) -> int:
 
 def _learning_rate(config: PretrainConfig, tokens: int, batch_tokens: int) -> float:
     """The rate of the next update: GPT-3's schedule at the tokens seen with it, GPT-1's at those before it."""
-    total = config.train_tokens
-    warmup = config.warmup_tokens if config.warmup_tokens is not None else 0.02 * total
+    peak, total, warmup = known(config.learning_rate), known(config.train_tokens), known(config.warmup_tokens)
     if config.schedule == "gpt1":
-        return config.learning_rate * optim.gpt1_cosine(tokens / total, warmup_frac=warmup / total)
-    decay = config.decay_tokens if config.decay_tokens is not None else total
+        return peak * optim.gpt1_cosine(tokens / total, warmup_frac=warmup / total)
     share = optim.warmup_cosine(
-        tokens + batch_tokens, warmup_tokens=warmup, decay_tokens=decay, final_frac=config.final_lr_frac
+        tokens + batch_tokens,
+        warmup_tokens=warmup,
+        decay_tokens=known(config.decay_tokens),
+        final_frac=known(config.final_lr_frac),
     )
-    return config.learning_rate * share
-
-
-def _check_finite(config: PretrainConfig, position: Position, loss: float, norm: float) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    raise UserError(
-        f"Update {position.opt_step + 1} has loss {loss} and gradient norm {norm}, after {position.tokens:,} tokens. "
-        "The weights were not changed by it, and every saved checkpoint is good.",
-        f"Start again with a lower --learning-rate (it is {config.learning_rate}), a longer --warmup-tokens, "
-        "or --precision fp32.",
-    )
-
-
-# ------------------------------------------------------------------------------------------------ evaluation
-
-
-class Evaluation:
-    """Held-out loss and samples: the same windows, prompts and random numbers at every evaluation."""
-
-    def __init__(
-        self, config: PretrainConfig, model: GPT, tokenizer: Tokenizer, heldout: Shards, precision: str
-    ) -> None:
-        T = model.config.n_ctx
-        fitting = (heldout.n_tokens - 1) // T
-        if fitting < 1:
-            raise UserError(
-                f"The held-out text has {heldout.n_tokens:,} tokens, but one window needs {T + 1:,}.",
-                "Build the corpus with a larger --heldout-frac, or lower --n-ctx.",
-            )
-        count = min(max(1, config.heldout_tokens // T), fitting)
-        starts = np.linspace(0, (fitting - 1) * T, count).astype(np.int64) // T * T
-        self._windows_BT = torch.from_numpy(heldout.windows(starts, T + 1))
-        self._bytes_V = torch.from_numpy(tokenizer.token_bytes_V())
-        self._config, self._model, self._tokenizer, self._precision = config, model, tokenizer, precision
-
-    def run(self, run: RunFolder, position: Position) -> str:
-        """Appends one row of held-out metrics and the samples, rewrites the report; returns a line to show."""
-        nats, n_bytes, n_tokens = self.heldout()
-        loss, bits = nats / n_tokens, nats / math.log(2) / max(n_bytes, 1)
-        run.log(
-            opt_step=position.opt_step,
-            tokens=position.tokens,
-            wall_s=round(position.wall_s, 3),
-            heldout_loss=loss,
-            heldout_perplexity=math.exp(min(loss, 700)),
-            heldout_bits_per_byte=bits,
-        )
-        for prompt, text in self.samples():
-            run.sample(opt_step=position.opt_step, prompt=prompt, text=text)
-        write_report(run.path)
-        return (
-            f"after {position.tokens:,} tokens ({duration(position.wall_s)}): held-out loss {loss:.4f} nats/token, "
-            f"perplexity {math.exp(min(loss, 700)):.2f}, {bits:.4f} bits/byte"
-        )
-
-    @torch.no_grad()
-    def heldout(self) -> tuple[float, int, int]:
-        """Nats, UTF-8 bytes and tokens of the held-out windows' targets."""
-        self._model.eval()
-        device = self._model.wte.device
-        nats = 0.0
-        for part_BT in torch.split(self._windows_BT, max(1, 8192 // self._model.config.n_ctx)):
-            with autocast(device, self._precision):
-                losses_BT = self._model.token_losses(part_BT[:, :-1].to(device), part_BT[:, 1:].to(device))
-            nats += losses_BT.double().sum().item()
-        targets: Tensor = self._windows_BT[:, 1:]
-        return nats, int(self._bytes_V[targets].sum()), targets.numel()
-
-    def samples(self) -> list[tuple[str, str]]:
-        """What the model makes of each of the configured prompts, as (prompt, continuation)."""
-        prompts = self._config.sample_prompts
-        room = self._model.config.n_ctx - 1
-        ids = [[self._tokenizer.eot_id, *self._tokenizer.encode(prompt).tolist()][-room:] for prompt in prompts]
-        if not ids:
-            return []
-        new_tokens = min(self._config.sample_tokens, self._model.config.n_ctx - max(map(len, ids)))
-        answers = generate(
-            self._model.eval(),
-            ids,
-            max_new_tokens=new_tokens,
-            temperature=0.8,
-            top_k=50,
-            seed=self._config.seed,
-            eot_id=self._tokenizer.eot_id,
-        )
-        return [(prompt, self._tokenizer.decode(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
+    return peak * share
 
 
 # ------------------------------------------------------------------------------------------------- the run
 
 
-def _start(run: RunFolder, config: PretrainConfig, model: GPT, device: torch.device) -> Position:
-    """Fresh weights, or those of the run's last checkpoint with where it stood."""
-    if not checkpoint.all_steps(run.path / "checkpoints"):
+@contextmanager
+def _run_folder(config: PretrainConfig, world: World) -> Iterator[RunFolder | None]:
+    """The run folder, open at the first process; None at the others."""
+    opened: list[RunFolder] = []
+
+    def open_it() -> None:
+        opened.append(RunFolder(config.out, config))
+
+    world.at_first(open_it)
+    try:
+        yield opened[0] if opened else None
+    finally:
+        for run in opened:
+            run.close()
+
+
+def _source(run: RunFolder | None, config: PretrainConfig, shape: GPTConfig) -> Path | None:
+    """The checkpoint to start from: the run's last one, or another run's that it branches from.
+
+    Raises   UserError when it is damaged, or of another model.
+    """
+    assert run is not None, "the first process has the run folder"
+    if checkpoint.all_steps(run.path / "checkpoints"):
+        folder = checkpoint.latest(run.path)
+    else:
         if run.resumed:
             run.truncate_after(-1)
-        model.initialise(config.seed).to(device)
-        return Position()
-    folder = checkpoint.latest(run.path)
+        if config.branch_from is None:
+            return None
+        folder = checkpoint.latest(config.branch_from)
     checkpoint.verify(folder)
-    if read_config(folder) != model.config:
+    if not (folder / checkpoint.STATE).is_dir():
+        raise UserError(f"{folder} has no training state to go on from.", "Give a checkpoint of `rein pretrain`.")
+    if read_config(folder) != shape:
         raise UserError(
             f"{folder} holds a model of other sizes than this run's settings give.",
-            "The corpus or its tokenizer was rebuilt since; choose another --out.",
+            "The corpus or its tokenizer was rebuilt since, or it is another preset's; choose another --out.",
         )
-    load_weights(model, folder)
-    model.to(device)
-    return Position(**checkpoint.read_about(folder)["position"])
+    return folder
 
 
-def _optimizer(config: PretrainConfig, model: GPT) -> torch.optim.Optimizer:
-    groups = optim.decayed_and_not(model)
-    betas = (config.adam_b1, config.adam_b2)
+def _fill(config: PretrainConfig, shape: GPTConfig, source: Path | None) -> Fill:
+    """Where parameters come from: the seed, or a checkpoint."""
+    if source is None:
+        return lambda name, size: initial(shape, name, size, config.seed)
+    whole = GPT(shape)
+    load_weights(whole, source)
+    parameters = dict(whole.named_parameters())
+    return lambda name, _: parameters[name].detach()
+
+
+def _optimizer(config: PretrainConfig, replica: Replica) -> torch.optim.Optimizer:
+    groups = optim.decayed_and_not([(held.name, held.local) for held in replica.held])
+    options: dict[str, Any] = {
+        "lr": known(config.learning_rate),
+        "betas": (known(config.adam_b1), known(config.adam_b2)),
+        "eps": known(config.adam_eps),
+        "weight_decay": known(config.weight_decay),
+    }
     if config.optimizer == "gpt1":
-        return optim.GPT1Adam(
-            groups, lr=config.learning_rate, betas=betas, eps=config.adam_eps, weight_decay=config.weight_decay
-        )
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=betas, eps=config.adam_eps, weight_decay=config.weight_decay, fused=True
-    )
+        return optim.GPT1Adam(groups, **options)
+    if config.slots:
+        return optim.SteadyAdamW(groups, **options)
+    return torch.optim.AdamW(groups, **options, fused=True)
 
 
 def _save(
-    run: RunFolder,
+    run: RunFolder | None,
     config: PretrainConfig,
-    model: GPT,
+    replica: Replica,
     optimizer: torch.optim.Optimizer,
     tokenizer: Tokenizer,
     position: Position,
+    writer: checkpoint.Writer,
+    watch: Watch,
 ) -> None:
-    def write(folder: Path) -> None:
-        save_model(folder, model, tokenizer)
-        checkpoint.write_training_state(folder / checkpoint.STATE, model, optimizer)
-
+    """Copies what a checkpoint holds, and has a thread write it while training goes on."""
+    writer.wait()
+    whole = dict(replica.whole())
+    state = replica.optimizer_tensors(optimizer, copies=True)
     about: dict[str, Any] = {
-        "format": "rein-checkpoint-1",
+        "format": "rein-checkpoint-2",
         "made_by": "pretrain",
         "position": asdict(position),
         "config": to_dict(config),
-        "model": asdict(model.config),
+        "model": asdict(replica.config),
         "tokenizer_sha256": tokenizer.sha256(),
-        "parents": [],
+        "parents": [] if config.branch_from is None else [str(config.branch_from)],
     }
-    folder = run.path / "checkpoints"
-    checkpoint.save(checkpoint.step_folder(folder, position.opt_step), write, about)
-    checkpoint.prune(folder, config.keep_checkpoints)
+    folder = config.out / "checkpoints"
+    place = checkpoint.step_folder(folder, position.opt_step)
+    group = replica.world.save_group
+
+    def write(part: Path) -> None:
+        if run is not None:
+            save_model(part, _model_of(replica.config, whole), tokenizer)
+        checkpoint.write_tensors(part / checkpoint.STATE, state, group)
+
+    def work() -> None:
+        checkpoint.save(place, write, about, group)
+        if run is not None:
+            good = watch.guard.good_step(_saved_steps(config))
+            checkpoint.prune(folder, config.keep_checkpoints, spare=good)
+
+    writer.start(work)
 
 
-def _log(run: RunFolder, position: Position, row: dict[str, float], rate: float, model: GPTConfig) -> None:
-    run.log(
-        opt_step=position.opt_step,
-        tokens=position.tokens,
-        wall_s=round(position.wall_s, 3),
-        train_loss=sum(position.losses) / len(position.losses),
-        learning_rate=row["learning_rate"],
-        grad_norm=row["grad_norm"],
-        sequences_per_batch=row["sequences_per_batch"],
-        tokens_per_s=rate,
-        model_flops_per_s=rate * model.train_flops_per_token(),
-        peak_rss_bytes=peak_rss_bytes(),
-    )
-    position.losses.clear()
+def _model_of(shape: GPTConfig, tensors: dict[str, Tensor]) -> GPT:
+    with torch.device("meta"):
+        model = GPT(shape)
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+def _saved_steps(config: PretrainConfig) -> list[int]:
+    return [int(path.name.rpartition("-")[2]) for path in checkpoint.all_steps(config.out / "checkpoints")]
+
+
+@dataclass
+class _Clock:
+    """Since the last row of metrics."""
+
+    tokens: int
+    waited_s: float = 0.0  # for text, before
+    busy_s: float = 0.0
+    saving_s: float = 0.0
+
+
+def _row(
+    position: Position, row: dict[str, float], watch: Watch, shape: GPTConfig, clock: _Clock, reader: Reader
+) -> dict[str, float]:
+    rate = (position.tokens - clock.tokens) / clock.busy_s
+    return {
+        "opt_step": position.opt_step,
+        "tokens": position.tokens,
+        "wall_s": round(position.wall_s, 3),
+        **row,
+        "train_loss": sum(position.losses) / len(position.losses),
+        "tokens_per_s": rate,
+        "model_flops_per_s": rate * shape.train_flops_per_token(),
+        "data_wait_frac": round((reader.waited_s - clock.waited_s) / clock.busy_s, 6),
+        "checkpoint_wait_s": round(clock.saving_s, 3),
+        **watch.row(),
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
 
 
 def _crossed(before: int, after: int, every: int) -> bool:
-    return every > 0 and before // every != after // every
+    return before // every != after // every
+
+
+def _use_threads(config: PretrainConfig, world: World) -> None:
+    """Each process its part of the cores. With slots one thread, whatever the layout: sums follow the threads."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    elif config.slots and world.device.type == "cpu":
+        torch.set_num_threads(1)
+    elif world.layout.size > 1:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", world.layout.size))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
 
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
     """Yields a list that the first Ctrl-C or SIGTERM fills, so that the update at hand is finished and saved.
 
-    The second one stops at once.
+    A second Ctrl-C stops at once. (torchrun answers a Ctrl-C with a SIGTERM of its own, which asks for nothing more.)
     """
     received: list[int] = []
     previous: dict[signal.Signals, Any] = {}
 
     def note(number: int, _: object) -> None:
-        if received:
+        if number in received or (received and not launched()):
             raise KeyboardInterrupt
+        if not received and int(os.environ.get("RANK", "0")) == 0:
+            print("\nFinishing this update and saving; once more stops at once.", file=sys.stderr)
         received.append(number)
-        print("\nFinishing this update and saving; once more stops at once.", file=sys.stderr)
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -462,25 +451,28 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 def _describe(
-    config: PretrainConfig,
-    model: GPT,
-    train: Shards,
-    order: Order,
-    device: torch.device,
-    precision: str,
-    position: Position,
+    config: PretrainConfig, replica: Replica, train: Shards, tokenizer: Tokenizer, order: Order, position: Position
 ) -> None:
-    shape = model.config
-    epochs = config.train_tokens / (order.windows_per_epoch * shape.n_ctx)
+    shape, world, total = replica.config, replica.world, known(config.train_tokens)
+    epochs = total / (order.windows_per_epoch * shape.n_ctx)
+    slots = f", {config.slots} slots" if config.slots else ""
     lines = [
         f"model      {shape.n_params():,} parameters: {shape.n_layer} layers, {shape.n_embd} wide, "
         f"{shape.n_head} heads, context {shape.n_ctx}, vocabulary {shape.n_vocab:,}",
-        f"corpus     {config.data}: {train.n_tokens:,} tokens; {config.train_tokens:,} to train is {epochs:.2f} epochs",
-        f"machine    {device}, {precision}, {torch.get_num_threads()} threads",
+        f"corpus     {config.data}: {train.n_tokens:,} tokens; {total:,} to train is {epochs:.2f} epochs",
+        f"training   {config.sequences_per_batch} sequences a batch, rate {config.learning_rate:g}, "
+        f"warm-up {config.warmup_tokens:,} tokens, {config.optimizer}",
+        f"machine    {world.device}, {replica.precision}, {torch.get_num_threads()} threads, {world.layout}{slots}",
         f"run        {config.out}" + (f", from update {position.opt_step:,}" if position.opt_step else ""),
     ]
     if isinstance(order, MixtureOrder):
-        seen = order.seen(config.train_tokens // shape.n_ctx)
+        seen = order.seen(total // shape.n_ctx)
         parts = [f"{source} {tokens:,} tokens, {epochs:.2f} epochs" for source, (tokens, epochs) in seen.items()]
         lines.insert(2, f"mixture    {'; '.join(parts)}")
+    paper = preset(config.preset)
+    if not config.preset.startswith("tiny") and tokenizer.n_vocab != paper.model.n_vocab:
+        lines.append(
+            f"note       {config.preset} had {paper.tokenizer.upper()}'s vocabulary of {paper.model.n_vocab:,}; "
+            f"this corpus has {tokenizer.n_vocab:,}"
+        )
     print("\n".join(lines), file=sys.stderr)
