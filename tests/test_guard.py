@@ -100,6 +100,18 @@ def test_a_spike_that_recovers_before_patience_ends_stops_nothing():
     assert stopped_at(losses, Guard(patience_updates=50)) is not None
 
 
+def test_two_short_spikes_are_no_long_one():
+    losses = flat(JUMP_AT) + 2 * (flat(70, level=6.0) + flat(70))
+    assert stopped_at(losses, Guard(patience_updates=100)) is None
+
+
+def test_noise_as_large_as_the_spike_size_is_rarely_suspect():
+    guard = Guard(spike_nats=0.5)
+    verdicts = [guard.update(n, loss, 1.0) for n, loss in enumerate(flat(2000, sd=0.7), 1)]
+    assert verdicts.count("suspect") < 0.01 * 2000
+    assert "stop" not in verdicts
+
+
 # ------------------------------------------------------------------------------------------------------ detection
 
 

@@ -202,7 +202,7 @@ def test_a_pump_returns_at_once_and_rows_arrive_before_the_end(tmp_path, memory,
         began = time.monotonic()
         for _ in range(1000):
             mirrored.pump()
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 10  # waiting for each would take 200 s
         deadline = time.monotonic() + 10
         while not kind.kept and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -255,7 +255,7 @@ def test_one_that_hangs_keeps_neither_the_others_nor_the_end(tmp_path, memory, m
     with start(tmp_path) as run, Mirrors(run.path, ["hanging", "memory"]) as mirrored:
         log(run, 0, 3)
         mirrored.pump()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert told(kind.kept, "train_loss") == [0, 1, 2, 3]
     assert "The mirror hanging stopped: did not take the last rows within 0 s." in capsys.readouterr().err
     never.set()
@@ -337,6 +337,13 @@ def test_after_many_rows_little_is_sent_again(tmp_path, memory, monkeypatch):
         run.truncate_after(2950)
         log(run, 2951, 3000, wall_s=9)
     assert mirror(tmp_path, ["memory"])["memory"] < 150
+    with start(tmp_path) as run:
+        run.truncate_after(1500)
+        log(run, 1501, 1510, wall_s=99)
+    assert mirror(tmp_path, ["memory"])["memory"] < 500
+    with start(tmp_path) as run:
+        log(run, 1511, 3000, wall_s=99)
+    mirror(tmp_path, ["memory"])
     assert told(kind.kept, "train_loss") == list(range(3001))
 
 

@@ -46,6 +46,8 @@ COMMANDS = (
     Command("bpe encode", "rein.bpe.commands:encode", "text in, token ids out"),
     Command("bpe decode", "rein.bpe.commands:decode", "token ids in, text out"),
     Command("pretrain", "rein.train.pretrain:pretrain_command", "train a GPT on token shards, on one process or many"),
+    Command("import", "rein.models.interchange:import_command", "a model of OpenAI's or Hugging Face's, made ours"),
+    Command("export", "rein.models.interchange:export_command", "a checkpoint for transformers, or plain safetensors"),
     Command("perplexity", "rein.evals.perplexity:perplexity", "loss, perplexity and bits per byte of a text"),
     Command("generate", "rein.models.sample:generate_command", "continue a prompt, streaming"),
     Command("tamer play", "rein.web.trainer:play", "teach an agent by hand in the browser"),
@@ -66,18 +68,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where a reader that went away is still ours to handle
     except UserError as error:
-        print(f"UserError: {error}", file=sys.stderr)
+        if _speaks():
+            print(f"UserError: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "Interrupted. What was saved is whole: the same command continues a run, --resume a lesson.",
-            file=sys.stderr,
-        )
+        if _speaks():
+            print(
+                "Interrupted. What was saved is whole: the same command continues a run, --resume a lesson.",
+                file=sys.stderr,
+            )
         return 130
     except BrokenPipeError:
         # The reader (head, less) went away. Point stdout at nothing, so that the interpreter's own flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _speaks() -> bool:
+    """Of several processes that torchrun started, the first one speaks for all; what is wrong is wrong in each."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _run(words: list[str]) -> int:

@@ -11,12 +11,16 @@ This module knows processes and tensors, no model. Sources: PyTorch's device mes
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -149,12 +153,24 @@ def speaks() -> bool:
 
 
 def launch(layout: Layout, words: Sequence[str]) -> NoReturn:
-    """Becomes `torchrun` of as many processes on this machine, each running `python -m rein WORDS`."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={layout.size}", "-m", "rein", *words]
+    """Is `torchrun` of as many processes on this machine, each running `python -m rein WORDS`, until they end.
+
+    Exits with their status: 130 after a Ctrl-C, else that of the first one that failed.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // layout.size)))
-    os.execv(sys.executable, [sys.executable, *command])
+    logging.disable(logging.CRITICAL)  # in this process alone: the others speak for themselves
+    try:
+        torchrun(["--standalone", f"--nproc-per-node={layout.size}", "-m", "rein", *words])
+    except SignalException:
+        sys.exit(130)
+    except ChildFailedError as error:
+        status = error.get_first_failure()[1].exitcode
+        sys.exit(status if status > 0 else 1)
+    sys.exit(0)
 
 
 def start(layout: Layout, device: torch.device) -> World:
@@ -181,6 +197,24 @@ def start(layout: Layout, device: torch.device) -> World:
     mesh = init_device_mesh(device.type, tuple(getattr(layout, name) for name in names), mesh_dim_names=names)
     cpu_group, save_group = (dist.new_group(backend="gloo", timeout=_WAIT) for _ in range(2))
     return World(layout, device, dist.get_rank(), mesh, cpu_group, save_group)
+
+
+@contextmanager
+def lost_peers(what: Path) -> Iterator[None]:
+    """Turns the error that a process meets when another one has gone into a `UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (launched() and _PEER_GONE.search(str(error))):
+            raise
+        raise UserError(
+            f"Another process of {what} ended before its work was done (rank {os.environ.get('RANK')} lost it).",
+            "Its own message, if it had one, says why. Every saved checkpoint is whole: the same command goes on.",
+        ) from error
+
+
+# What gloo and NCCL say then.
+_PEER_GONE = re.compile("by peer|NCCL|Broken pipe|Timed out|timeout", re.IGNORECASE)
 
 
 def stop() -> None:

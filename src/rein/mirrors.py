@@ -103,10 +103,15 @@ class Tail:
             found = list(self._parse(data))
             opt_step = max((row["opt_step"] for row in found), default=opt_step)
             self.marks.append((start + len(data), opt_step, checksum))
-            if len(self.marks) > MARKS:
-                self.marks[: MARKS // 2] = self.marks[: MARKS // 2 : 2]
+            self._thin()
             if found:
                 return found
+
+    def _thin(self) -> None:
+        """Drops the mark that is missed least, so that gaps are about in proportion to their distance from the end."""
+        at = [mark[0] for mark in self.marks]
+        if len(at) > MARKS:
+            del self.marks[min(range(1, len(at) - 1), key=lambda i: (at[i + 1] - at[i - 1]) / (at[-1] - at[i - 1]))]
 
     def _parse(self, data: bytes) -> Iterator[Row]:
         for line in data.splitlines():

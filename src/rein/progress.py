@@ -24,9 +24,7 @@ class Progress:
     that do one work, one speaks.
     """
 
-    def __init__(
-        self, what: str, *, total: float | None, unit: str, start: float = 0, quiet: bool = False
-    ) -> None:
+    def __init__(self, what: str, *, total: float | None, unit: str, start: float = 0, quiet: bool = False) -> None:
         self._quiet = quiet
         self._what, self._total, self._unit = what, total, unit
         self._done, self._start, self._note = start, start, ""

@@ -20,7 +20,7 @@ from rein.bpe.tokenizer import Tokenizer
 from rein.config import setting
 from rein.errors import UserError
 from rein.models.gpt import GPT
-from rein.models.huggingface import load_model
+from rein.models.huggingface import end_of_text, load_model
 from rein.models.machine import autocast, resolve_device, resolve_precision
 from rein.models.ops import IGNORED
 from rein.progress import Progress
@@ -107,7 +107,10 @@ def score_text(
     ids = tokenizer.encode(text).tolist()
     if not ids:
         raise UserError(f"{name} is empty: it has no tokens to score.", "Give a file with text.")
-    nats = score_ids(model, ids, tokenizer.eot_id, stride=stride, precision=precision, name=name)
+    first = end_of_text(model.config, tokenizer)
+    if first is None:  # GPT-1 as released: the first token is given, not scored
+        first, *ids = ids
+    nats = score_ids(model, ids, first, stride=stride, precision=precision, name=name)
     return TextScore(nats, len(ids), len(text.encode()))
 
 

@@ -68,6 +68,11 @@ class GPTConfig:
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout} is not in [0, 1).", "Use 0.1, or 0 for none.")
+        # Two ways of saying the same model are one.
+        if self.d_head is not None and self.d_head * self.n_head == self.n_embd:
+            object.__setattr__(self, "d_head", None)
+        if self.attention == "dense":
+            object.__setattr__(self, "band", GPTConfig.band)
 
     @property
     def d_inner(self) -> int:

@@ -562,7 +562,7 @@ class _Stage(nn.Module):
             wte_VD = gpt.embedding(context.seed)
             if each:
                 return gpt.vocabulary.token_losses(x_BTD, wte_VD, targets_BT)
-            return gpt.vocabulary.loss(x_BTD, wte_VD, targets_BT).view(1)
+            return torch.stack([gpt.vocabulary.loss(x_BTD, wte_VD, targets_BT)])  # not a view: FSDP would lose it
 
 
 # --------------------------------------------------------------------------------------------------- FSDP's sums

@@ -14,7 +14,7 @@ from rein.config import setting
 from rein.errors import UserError
 from rein.models.generate import generate
 from rein.models.gpt import GPT
-from rein.models.huggingface import load_model
+from rein.models.huggingface import end_of_text, load_model
 from rein.models.machine import resolve_device, resolve_precision
 
 
@@ -82,7 +82,9 @@ def continuations(
     stream: bool,
 ) -> list[str]:
     """The text that follows each prompt, cut before the first stop string; `stream` also writes it to stdout."""
-    ids = [[tokenizer.eot_id, *tokenizer.encode(prompt).tolist()] for prompt in prompts]
+    eot_id = end_of_text(model.config, tokenizer)
+    start = [] if eot_id is None else [eot_id]
+    ids = [[*start, *tokenizer.encode(prompt).tolist()] for prompt in prompts]
     sequences = [_Continuation(StreamDecoder(tokenizer), stop) for _ in prompts]
 
     def on_token(row: int, token: int) -> bool:
@@ -100,7 +102,7 @@ def continuations(
         top_k=config.top_k,
         top_p=config.top_p,
         seed=config.seed,
-        eot_id=tokenizer.eot_id,
+        eot_id=eot_id,
         precision=resolve_precision(config.precision, model.wte.device),
         on_token=on_token,
     )

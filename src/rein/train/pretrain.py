@@ -31,11 +31,11 @@ from torch import Tensor
 from rein import checkpoint, optim
 from rein.bpe.tokenizer import Tokenizer, load_tokenizer
 from rein.config import command_line, to_dict
-from rein.distributed import World, fixed_sum, launch, launched, start, stop
+from rein.distributed import World, fixed_sum, launch, launched, lost_peers, speaks, start, stop
 from rein.errors import UserError
 from rein.mirrors import Mirrors
 from rein.models.gpt import GPT, GPTConfig, initial
-from rein.models.huggingface import load_weights, read_config, save_model
+from rein.models.huggingface import Weights, read_config, save_model
 from rein.models.machine import keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
 from rein.models.parallel import Fill, Replica
 from rein.models.presets import preset
@@ -97,7 +97,7 @@ def pretrain(config: PretrainConfig) -> Path:
     keep_freed_memory()
     world = start(config.layout, resolve_device(config.device))
     _use_threads(config, world)
-    with _run_folder(config, world) as run, _interruptible() as interrupted:
+    with _run_folder(config, world) as run, _interruptible() as interrupted, lost_peers(config.out):
         _train(config, world, run, interrupted, shape, train, heldout, tokenizer, order)
     stop()
     return config.out
@@ -305,10 +305,8 @@ def _fill(config: PretrainConfig, shape: GPTConfig, source: Path | None) -> Fill
     """Where parameters come from: the seed, or a checkpoint."""
     if source is None:
         return lambda name, size: initial(shape, name, size, config.seed)
-    whole = GPT(shape)
-    load_weights(whole, source)
-    parameters = dict(whole.named_parameters())
-    return lambda name, _: parameters[name].detach()
+    weights = Weights(source, shape)
+    return lambda name, size: weights(name, size).clone()  # what was read is a view of the file
 
 
 def _optimizer(config: PretrainConfig, replica: Replica) -> torch.optim.Optimizer:
@@ -434,7 +432,7 @@ def _interruptible() -> Iterator[list[int]]:
     def note(number: int, _: object) -> None:
         if number in received or (received and not launched()):
             raise KeyboardInterrupt
-        if not received and int(os.environ.get("RANK", "0")) == 0:
+        if not received and speaks():
             print("\nFinishing this update and saving; once more stops at once.", file=sys.stderr)
         received.append(number)
 

@@ -68,7 +68,8 @@ class Reader:
         each = sequences // self._count
         edges = [place * each for place in range(len(self._mine) + 1)]
         numbers = self._mine
-        if split and len(self._mine) == 1 and each > self._at_once:
+        alone = self._world.layout.fsdp == self._world.layout.pp == 1  # else gradients are summed, or piped, as one
+        if split and alone and len(self._mine) == 1 and each > self._at_once:
             edges, numbers = [0, self._at_once, each], [self._mine[0], self._mine[0]]
         slots = []
         for place, number in enumerate(numbers):
