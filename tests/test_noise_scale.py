@@ -474,6 +474,8 @@ def test_it_shrinks_where_it_is_asked_to():
     assert controller.sequences == 1000
     assert [controller.decide(sure(101)) for _ in range(9)] == [1000, 504, 504, 256, 256, 128, 128, 104, 104]
     assert [controller.decide(Estimate(1.0, 0.0, math.inf)) for _ in range(5)] == [104] * 5
+    turning = [controller.decide(e) for e in (sure(10), sure(500), sure(500), sure(500), sure(10), sure(10))]
+    assert turning == [104, 104, 208, 208, 208, 104], "asking for less is not asking for more, nor the reverse"
 
 
 def test_no_more_than_full_and_by_the_factor():

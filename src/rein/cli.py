@@ -46,6 +46,14 @@ COMMANDS = (
     Command("bpe encode", "rein.bpe.commands:encode", "text in, token ids out"),
     Command("bpe decode", "rein.bpe.commands:decode", "token ids in, text out"),
     Command("pretrain", "rein.train.pretrain:pretrain_command", "train a GPT on token shards, on one process or many"),
+    Command(
+        "critical-batch", "rein.recipes.critical_batch:critical_batch", "how large a batch still pays, by branches"
+    ),
+    Command("finetune", "rein.train.finetune:finetune", "GPT-1's fine-tuning: classify, entail, compare, choose"),
+    Command("runs", "rein.report.runs:list_runs", "the runs there are: how far, how good, how fast"),
+    Command("runs compare", "rein.report.runs:compare_runs", "what differs between runs, in settings and in results"),
+    Command("runs watch", "rein.web.runs:watch", "the runs of a folder in the browser, as they go on"),
+    Command("runs mirror", "rein.mirrors:mirror_command", "send a run's metrics to TensorBoard, W&B, MLflow, trackio"),
     Command("import", "rein.models.interchange:import_command", "a model of OpenAI's or Hugging Face's, made ours"),
     Command("export", "rein.models.interchange:export_command", "a checkpoint for transformers, or plain safetensors"),
     Command("perplexity", "rein.evals.perplexity:perplexity", "loss, perplexity and bits per byte of a text"),

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -221,6 +222,34 @@ def stop() -> None:
     """Leaves the other processes, in order: all of them must come here."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Yields a list that the first Ctrl-C or SIGTERM fills, so that the update at hand is finished and saved.
+
+    A second Ctrl-C stops at once. (torchrun answers a Ctrl-C with a SIGTERM of its own, which asks for nothing more.)
+    """
+    received: list[int] = []
+    previous: dict[signal.Signals, Any] = {}
+
+    def note(number: int, _: object) -> None:
+        if number in received or (received and not launched()):
+            raise KeyboardInterrupt
+        if not received and speaks():
+            print("\nFinishing this update and saving; once more stops at once.", file=sys.stderr)
+        received.append(number)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, note)
+    except ValueError:
+        pass  # not in the main thread: there, signals are somebody else's
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------------------------------------------ sums

@@ -144,7 +144,7 @@ class Guard:
             )
         return UserError(
             f"The loss is {loss:.3f} nats/token at update {opt_step:,}{before}. "
-            f"It has been off since update {self._since:,}, by more than {self._limit:.3g}. {kept}",
+            f"It has been off since update {self._since:,}, by more than {self._limit:.2f}. {kept}",
             f"{again} Start a new run with a lower --learning-rate, a longer --warmup-tokens or a lower --clip-norm; "
             "--spike-nats none lets a run go on in spite of it.",
         )

@@ -63,6 +63,10 @@ METRICS = (
     Metric("noise_scale_high_sequences", "sequences", "upper end of its 95% interval; missing where there is none"),
     Metric("layernorm_noise_scale_sequences", "sequences", "the same of the LayerNorms' gains and biases alone"),
     Metric("peak_rss_bytes", "bytes", "the largest resident memory of the process so far"),
+    Metric("task_loss", "nats/example", "fine-tuning, L2: mean over the updates since the last row of −log p(label)"),
+    Metric("lm_loss", "nats/token", "fine-tuning, L1: likewise of −log p(next token), on the task's own text"),
+    Metric("heldout_task_loss", "nats/example", "mean −log p(label) over the held-out examples"),
+    Metric("heldout_score", "1", "the task's score on them: accuracy, F1, Matthews or Pearson correlation"),
     Metric("heldout_loss", "nats/token", "mean −log p(next token) over the held-out windows"),
     Metric("heldout_perplexity", "1", "exp(heldout_loss); comparable only under one tokenizer"),
     Metric(
@@ -187,13 +191,21 @@ def lock_folder(path: Path, name: str = "run.lock") -> IO[str]:
         path.mkdir(parents=True, exist_ok=True)
         file = (path / name).open("w")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
     except OSError:
         file.close()
         raise UserError(
             f"{path} is in use by another process.", "Wait for it to end, or choose another --out."
         ) from None
     return file
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # `rein runs` asks for microseconds whether a run is going on
+        time.sleep(0.05)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

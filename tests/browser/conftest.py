@@ -97,7 +97,8 @@ def make_run():
     def make(path: Path, *, prompt: str = "The king ", text: str = "spoke at update {}.", end: float = 3.0) -> Path:
         noise = random.Random(7)
         path.mkdir(parents=True)
-        settings = {"data": "data/pydocs", "preset": "tiny-gpt2", "n_layer": 4, "train_tokens": 4_000_000, "out": str(path)}
+        settings = {"data": "data/pydocs", "preset": "tiny-gpt2", "n_layer": 4, "train_tokens": 4_000_000}
+        settings["out"] = str(path)
         (path / "config.json").write_text(json.dumps(settings))
         start = {
             "started": "2026-11-22T21:14:03+0000",

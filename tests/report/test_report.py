@@ -121,7 +121,7 @@ def strictly(text: str):
 def test_a_run_in_numbers(tmp_path):
     page = Page(render(make_run(tmp_path / "first", n_embd=128)))
     for words in (
-        "first", "tiny · 2 layers · 128 wide", "data/pydocs", "100% complete: 90k tokens seen",
+        "first", "tiny-gpt2 · 2 layers · 128 wide", "data/pydocs", "100% complete: 90k tokens seen",
         "22 November 2026, 21:14 UTC, 2 starts", "3 evaluations", "3.00 GiB", "7 min 30 s", "1B FLOP/s",
         "Sequences per batch was 16 throughout.", "threads 2 → 8", "thing written at update 450",
     ):  # fmt: skip
@@ -163,10 +163,10 @@ def test_sizes_that_only_a_checkpoint_knows(tmp_path):
         header = json.dumps({"__metadata__": {}, "wte": {"shape": [300, 8]}, "bias": {"shape": [8]}}).encode()
         (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 99)
     assert (
-        "tiny · 2,408 parameters · 4 layers · 8 wide · 2 heads · context 64 · vocabulary 300" in Page(render(run)).text
+        "tiny-gpt2 · 2,408 parameters · 4 layers · 8 wide · 2 heads · context 64 · vocabulary 300" in Page(render(run)).text
     )
     (folder / "model.safetensors").write_bytes(b"torn")
-    assert "tiny · 4 layers" in Page(render(run)).text
+    assert "tiny-gpt2 · 4 layers" in Page(render(run)).text
 
 
 def test_the_same_files_give_the_same_page(tmp_path):

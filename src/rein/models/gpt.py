@@ -243,7 +243,7 @@ class Block(nn.Module):
     def _dropped(self, x_BTD: Tensor, context: Context, branch: int) -> Tensor:
         if context.seed is None or not self.dropout:
             return x_BTD
-        return ops.dropout(x_BTD, self.dropout, context.seed, site=3 * self.layer + 2 + branch)
+        return ops.dropout(x_BTD, self.dropout, context.seed, site=3 * self.layer + 2 + branch)  # type: ignore[no-any-return]
 
 
 def initial(config: GPTConfig, name: str, shape: Sequence[int], seed: int) -> Tensor:
@@ -360,7 +360,7 @@ class GPT(nn.Module):
             wpe_TD = ops.dropout(wpe_TD, self.config.dropout, context.seed, site=1)
             return self.vocabulary.embed(tokens_BT, wte_VD) + F.embedding(positions, wpe_TD)
         x_BTD = self.vocabulary.embed(tokens_BT, wte_VD) + F.embedding(positions, wpe_TD)
-        return ops.dropout(x_BTD, self.config.dropout, context.seed, site=0)
+        return ops.dropout(x_BTD, self.config.dropout, context.seed, site=0)  # type: ignore[no-any-return]
 
     def blocks(self, x_BTD: Tensor, context: Context) -> Tensor:
         """Through the layers that are here: all of them, but in a stage of a pipeline."""

@@ -322,7 +322,7 @@ class _LmLoss(Function):
 
 def local(parameter: Tensor) -> Tensor:
     """The part of a parameter that this process holds, with its gradient: itself where nothing is sharded."""
-    return parameter.to_local() if hasattr(parameter, "to_local") else parameter  # type: ignore[no-any-return]
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
 
 
 class Shard(Protocol):
@@ -347,7 +347,7 @@ class Vocabulary:
 
     def dropout(self, wte_VD: Tensor, p: float, seed: int | None, *, site: int) -> Tensor:
         """The matrix with elements dropped: GPT-1's."""
-        return dropout(wte_VD, p, seed, site=site)
+        return dropout(wte_VD, p, seed, site=site)  # type: ignore[no-any-return]
 
     def logits(self, x_BTD: Tensor, wte_VD: Tensor) -> Tensor:
         """(B, T, V)."""
@@ -365,7 +365,7 @@ class Vocabulary:
 # --------------------------------------------------------------------------------------------------- dropout
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def dropout(x: Tensor, p: float, seed: int | None, *, site: int) -> Tensor:
     """x with each element set to 0 with probability p, the others scaled by 1/(1 − p); x itself without a seed.
 

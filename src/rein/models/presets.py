@@ -11,7 +11,7 @@ of 128 are not 5,140. Table D.1's parameter counts fit 16 heads and 5,120, which
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rein.errors import UserError, suggestion
 from rein.models.gpt import GPTConfig
@@ -43,7 +43,7 @@ class Preset:
     chosen: tuple[str, ...] = ()  # what the paper does not say
 
 
-_GPT1_TRAINING = {
+_GPT1_TRAINING: dict[str, Any] = {
     "learning_rate": 2.5e-4,
     "sequences_per_batch": 64,
     "optimizer": "gpt1",
@@ -96,12 +96,12 @@ def _gpt3(
 
 
 _M = 1 << 20  # the paper's "1M": its batches are taken as powers of two, 3.2M as 1,536 sequences
-_TINY = {"train_tokens": 10_000_000, "warmup_tokens": 200_000}
+_TINY: dict[str, Any] = {"train_tokens": 10_000_000, "warmup_tokens": 200_000}
 
 PRESETS = {
     "tiny-gpt1": Preset(
         GPTConfig(8192, 256, 384, 6, 6, norm="post", initialisation="flat", dropout=0.1),
-        **_TINY | _GPT1_TRAINING | {"sequences_per_batch": 16},  # type: ignore[arg-type]
+        **_TINY | _GPT1_TRAINING | {"sequences_per_batch": 16},
         corpus="any text: a size of ours, for one machine",
     ),
     "tiny-gpt2": Preset(
@@ -125,7 +125,7 @@ PRESETS = {
     ),
     "gpt1": Preset(
         GPTConfig(40478, 512, 768, 12, 12, norm="post", initialisation="flat", dropout=0.1),
-        **_GPT1_TRAINING,  # type: ignore[arg-type]
+        **_GPT1_TRAINING,
         epochs=100,
         warmup_tokens=2000 * 64 * 512,
         corpus="BooksCorpus, over 7,000 unpublished books; any long contiguous text of your own",

@@ -43,7 +43,7 @@ class RowLinear(Linear):
         assert activation == "none", "a row layer's output goes into the residual stream"
         y = (x.flatten(0, 1) @ ops.local(self.weight)).view(*x.shape[:2], -1)
         y = _Summed.apply(y, self._group)  # type: ignore[no-untyped-call]
-        return y + self.bias.to(y.dtype)
+        return y + self.bias.to(y.dtype)  # type: ignore[no-any-return]
 
 
 class _Copied(Function):

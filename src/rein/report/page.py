@@ -45,7 +45,7 @@ SAMPLES_PER_EVALUATION = 20
 TABLE_ROWS = 200  # of the table of evaluations, evenly spread
 
 CORPUS_KEYS = ("data", "corpus")  # where a run's settings name its corpus
-# The model in words; the sizes come from `_model`.
+# The model in words; the sizes come from `model_of`.
 SHAPE = (
     ("n_layer", "{:,} layers"),
     ("n_embd", "{:,} wide"),
@@ -107,7 +107,7 @@ def render(run: Path) -> str:
 
     Raises   UserError when `run` is no run folder or a file in it cannot be read.
     """
-    return _page([_load(run)])
+    return _page([load_run(run)])
 
 
 def compare(runs: Sequence[Path]) -> str:
@@ -115,7 +115,7 @@ def compare(runs: Sequence[Path]) -> str:
 
     Raises   UserError when one of `runs` is no run folder or a file in it cannot be read.
     """
-    return _page([_load(run) for run in runs])
+    return _page([load_run(run) for run in runs])
 
 
 # --------------------------------------------------------------------------------------- what a run holds
@@ -148,7 +148,11 @@ class Run:
         return xs, [points[x] for x in xs]
 
 
-def _load(path: Path) -> Run:
+def load_run(path: Path) -> Run:
+    """What a run folder holds.
+
+    Raises   UserError when it is none, or one of its files is damaged.
+    """
     if not (path / "config.json").is_file():
         what = "does not exist" if not path.exists() else "has no config.json, so it is no run folder"
         raise UserError(f"{path} {what}.", "Name the --out folder of a run, like runs/demo.")
@@ -175,7 +179,7 @@ def _load(path: Path) -> Run:
         rows=rows,
         samples=samples,
         notes=notes,
-        model=_model(path, settings),
+        model=model_of(path, settings),
     )
 
 
@@ -186,7 +190,7 @@ def _json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file, or remove the run.") from None
 
 
-def _model(path: Path, settings: Mapping[str, Any]) -> dict[str, float]:
+def model_of(path: Path, settings: Mapping[str, Any]) -> dict[str, float]:
     """The model's sizes: from its newest checkpoint, if there is one, else those that the settings give."""
     sizes = {name: settings.get(name) for name in ("n_params", *(name for name, _ in SHAPE))}
     for folder in sorted((path / "checkpoints").glob("step-" + "[0-9]" * 8))[-1:]:
@@ -392,7 +396,7 @@ def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return [(visible(key, VALUE_CHARS), values) for key, values in rows if len(set(values)) > 1]
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def run_names(runs: Sequence[Run]) -> list[str]:
     """The shortest ends of the runs' paths that tell them apart."""
     parts = [run.path.resolve().parts for run in runs]
     for depth in range(1, max(map(len, parts)) + 1):
@@ -441,7 +445,7 @@ def script_json(value: Any) -> str:
 
 def _page(runs: Sequence[Run]) -> str:
     template, style, uplot, script = _assets()
-    names = _names(runs)
+    names = run_names(runs)
     drawn, constant = figures([run.curve for run in runs], names)
     data = [
         {

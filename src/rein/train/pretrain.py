@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from torch import Tensor
 from rein import checkpoint, optim
 from rein.bpe.tokenizer import Tokenizer, load_tokenizer
 from rein.config import command_line, to_dict
-from rein.distributed import World, fixed_sum, launch, launched, lost_peers, speaks, start, stop
+from rein.distributed import World, fixed_sum, interruptible, launch, launched, lost_peers, start, stop
 from rein.errors import UserError
 from rein.mirrors import Mirrors
 from rein.models.gpt import GPT, GPTConfig, initial
@@ -40,6 +39,7 @@ from rein.models.machine import keep_freed_memory, peak_rss_bytes, resolve_devic
 from rein.models.parallel import Fill, Replica
 from rein.models.presets import preset
 from rein.progress import Progress
+from rein.report.runs import note_stop
 from rein.run import RunFolder
 from rein.text.mixture import order_of
 from rein.text.order import MixtureOrder, Order
@@ -97,7 +97,7 @@ def pretrain(config: PretrainConfig) -> Path:
     keep_freed_memory()
     world = start(config.layout, resolve_device(config.device))
     _use_threads(config, world)
-    with _run_folder(config, world) as run, _interruptible() as interrupted, lost_peers(config.out):
+    with _run_folder(config, world) as run, interruptible() as interrupted, lost_peers(config.out):
         _train(config, world, run, interrupted, shape, train, heldout, tokenizer, order)
     stop()
     return config.out
@@ -142,7 +142,6 @@ def _train(
     reader = Reader(train, order, world, n_ctx=shape.n_ctx, at_once=at_once, slots=config.slots, eot_id=eot_id)
     evaluation = Evaluation(config, replica, tokenizer, heldout)
     writer = checkpoint.Writer()
-    mirrors = Mirrors(run.path, config.mirrors) if run is not None and config.mirrors else None
     if run is not None:
         _describe(config, replica, train, tokenizer, order, position)
     total = known(config.train_tokens)
@@ -150,11 +149,16 @@ def _train(
     if position.opt_step == 0:
         evaluation.run(run, opt_step=0, tokens=0, wall_s=0.0)
     saved_at, clock = time.monotonic(), _Clock(position.tokens)
-    with Progress("training", total=total, unit="tokens", start=position.tokens, quiet=run is None) as bar:
+    with (
+        Mirrors(config.out, config.mirrors if run is not None else ()) as mirrors,
+        Progress("training", total=total, unit="tokens", start=position.tokens, quiet=run is None) as bar,
+    ):
         while position.tokens < total:
             before, began = position.tokens, time.monotonic()
             wishes = bool(interrupted), began - saved_at > config.checkpoint_every_s
             row = _update(config, replica, optimizer, reader, position, watch, wishes)
+            if row.pop("stop"):
+                raise _stopped(run, config, position, watch)
             took_s = time.monotonic() - began
             clock.busy_s, position.wall_s = clock.busy_s + took_s, position.wall_s + took_s
             done, stopping, due = position.tokens >= total, row.pop("interrupted") > 0, row.pop("due") > 0
@@ -163,8 +167,7 @@ def _train(
                     run.log(**_row(position, row, watch, shape, clock, reader))
                 clock = _Clock(position.tokens, reader.waited_s)
                 position.losses.clear()
-                if mirrors is not None:
-                    mirrors.pump()
+                mirrors.pump()
             bar.advance(position.tokens - before, note=f"loss {row['train_loss']:.3f}")
             if done or _crossed(before, position.tokens, evaluate_every):
                 wall_s = position.wall_s
@@ -182,8 +185,6 @@ def _train(
     writer.wait()
     world.wait()
     reader.close()
-    if mirrors is not None:
-        mirrors.close()
 
 
 # ------------------------------------------------------------------------------------------------ one update
@@ -200,7 +201,8 @@ def _update(
 ) -> dict[str, float]:
     """Reads one batch, adds up its gradients over all processes, and changes the weights.
 
-    Returns the numbers of the update, and what the processes wish: to stop, to save.
+    Returns the numbers of the update, and what the processes wish: to be interrupted, to save, or, before the weights
+    are changed, to stop.
     """
     world, n_ctx = replica.world, replica.config.n_ctx
     sequences = watch.sequences(position.tokens)
@@ -214,8 +216,13 @@ def _update(
     parts = [gradients for pp, tp, gradients, _ in everyones if pp == tp == 0]
     loss = fixed_sum(part for gradients in parts for part in gradients.losses)
     norm = replica.grad_norm()
-    if watch.guard.update(position.opt_step + 1, loss, norm) == "stop":
-        raise watch.guard.error(_saved_steps(config))
+    wishes_of_all: dict[str, float] = {
+        "interrupted": any(interrupted for *_, (interrupted, _) in everyones),
+        "due": everyones[0][3][1],
+        "stop": watch.guard.update(position.opt_step + 1, loss, norm) == "stop",
+    }
+    if wishes_of_all["stop"]:
+        return wishes_of_all
     if measured:
         watch.take(parts, totals, norm, sequences)
     clip = known(config.clip_norm)
@@ -234,8 +241,7 @@ def _update(
         "grad_norm": norm,
         "learning_rate": rate,
         "sequences_per_batch": sequences,
-        "interrupted": any(interrupted for *_, (interrupted, _) in everyones),
-        "due": everyones[0][3][1],
+        **wishes_of_all,
     }
 
 
@@ -365,6 +371,14 @@ def _save(
     writer.start(work)
 
 
+def _stopped(run: RunFolder | None, config: PretrainConfig, position: Position, watch: Watch) -> UserError:
+    """What the guard says, noted in the run folder."""
+    error = watch.guard.error(_saved_steps(config))
+    if run is not None:
+        note_stop(run.path, position.opt_step, error.problem)
+    return error
+
+
 def _model_of(shape: GPTConfig, tensors: dict[str, Tensor]) -> GPT:
     with torch.device("meta"):
         model = GPT(shape)
@@ -418,34 +432,6 @@ def _use_threads(config: PretrainConfig, world: World) -> None:
     elif world.layout.size > 1:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", world.layout.size))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Yields a list that the first Ctrl-C or SIGTERM fills, so that the update at hand is finished and saved.
-
-    A second Ctrl-C stops at once. (torchrun answers a Ctrl-C with a SIGTERM of its own, which asks for nothing more.)
-    """
-    received: list[int] = []
-    previous: dict[signal.Signals, Any] = {}
-
-    def note(number: int, _: object) -> None:
-        if number in received or (received and not launched()):
-            raise KeyboardInterrupt
-        if not received and speaks():
-            print("\nFinishing this update and saving; once more stops at once.", file=sys.stderr)
-        received.append(number)
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, note)
-    except ValueError:
-        pass  # not in the main thread: there, signals are somebody else's
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _describe(

@@ -56,8 +56,8 @@ class Reader:
     def slots(self, first: int, sequences: int, *, seed: int | None, next_sequences: int, split: bool) -> list[Slot]:
         """Windows `first` … `first` + `sequences` − 1 of the run, as far as they are this process's.
 
-        `next_sequences` is how many are likely to be asked for after them. `split` sets the first micro-batch apart
-        as a slot of its own, where this process has one slot only.
+        `next_sequences` is how many are likely to be asked for after them. `split` sets the first micro-batch, at most
+        half, apart as a slot of its own, where this process has one slot only.
         """
         began = time.monotonic()
         windows = self._ready(first, sequences)
@@ -69,8 +69,9 @@ class Reader:
         edges = [place * each for place in range(len(self._mine) + 1)]
         numbers = self._mine
         alone = self._world.layout.fsdp == self._world.layout.pp == 1  # else gradients are summed, or piped, as one
-        if split and alone and len(self._mine) == 1 and each > self._at_once:
-            edges, numbers = [0, self._at_once, each], [self._mine[0], self._mine[0]]
+        if split and alone and len(self._mine) == 1 and each > 1:
+            first_part = min(self._at_once, each // 2)
+            edges, numbers = [0, first_part, each], [self._mine[0], self._mine[0]]
         slots = []
         for place, number in enumerate(numbers):
             rows = slice(edges[place], edges[place + 1])

@@ -80,7 +80,7 @@ class Watch:
             self._controller = (
                 BatchController.from_state(state["batch"])
                 if state
-                else BatchController(start=ramp.sequences(0), full=ramp.full, granule=ramp.granule)
+                else BatchController(start=max(ramp.granule, ramp.start), full=ramp.full, granule=ramp.granule)
             )
         self.guard = Guard(spike_nats=config.spike_nats, patience_updates=config.spike_patience_updates)
         if state:

@@ -1,0 +1,616 @@
+"""Many runs at a glance: which there are, how far each is, and what made one better than another.
+
+Flow     folders → `find_runs` → `RunReader`, a run each → `Summary` → `rein runs`, `rein runs watch` (web/runs.py)
+         run folders → settings that differ, numbers at the end and at equal tokens, curves → `rein runs compare`
+
+A run is looked at, never touched: whether it is running is asked of its lock. A `RunReader` reads what was appended
+since its last look, so that looking every few seconds costs little, however long the run. What a folder holds is not
+trusted: names and texts are shown with their control characters as signs, and a damaged folder is a line that says so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.cells import cell_len
+
+from rein.config import setting
+from rein.errors import UserError, suggestion, writing
+from rein.mirrors import Tail
+from rein.progress import duration
+from rein.report.figures import Curve, smooth
+from rein.report.legible import VALUE_CHARS, count, fixed, number, short, visible
+from rein.report.page import Run, load_run, model_of, run_names
+from rein.report.page import compare as comparison_page
+from rein.run import METRICS, write_atomically
+
+STOPPED = "stopped.json"  # why the guard stopped a run
+CURVE_POINTS = 120  # of the training loss, in a summary
+SPARK_COLUMNS = 60
+NAME_CHARS = 300
+CELL_CHARS = 40  # of a setting, in a terminal
+UNITS = {metric.name: metric.unit for metric in METRICS}
+# As on the report page: told apart by colour-blind people, and by brightness.
+COLOURS = ("#0072b2", "#d55e00", "#00825f", "#b0528b", "#2f93c9", "#a87000")
+
+State = Literal["running", "done", "interrupted", "stopped", "ended", "damaged"]
+STATES: tuple[State, ...] = ("running", "stopped", "interrupted", "ended", "done", "damaged")  # the order of sorting
+
+
+# ----------------------------------------------------------------------------------------------------- what there is
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run in a line. What is not known is None."""
+
+    path: Path
+    state: State
+    why: str = ""  # it was stopped, or its folder is damaged
+    model: str = ""
+    n_params: float | None = None
+    opt_step: float | None = None
+    tokens: float | None = None
+    train_tokens: float | None = None
+    wall_s: float | None = None
+    train_loss: float | None = None
+    heldout_loss: float | None = None
+    heldout_bits_per_byte: float | None = None
+    best_heldout_bits_per_byte: float | None = None
+    tokens_per_s: float | None = None
+    started: str | None = None  # the first start, ISO 8601
+    age_s: float | None = None  # since then
+    settings: dict[str, Any] | None = None
+    curve: tuple[tuple[float, float], ...] = ()  # tokens, training loss; neighbouring rows averaged
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder, as it may be shown."""
+        return one_line(str(self.path))
+
+    @property
+    def done_frac(self) -> float | None:
+        """How much of the tokens planned are seen, from 0 to 1."""
+        if self.tokens is None or not self.train_tokens:
+            return None
+        return min(max(self.tokens / self.train_tokens, 0.0), 1.0)
+
+
+def one_line(text: str, limit: int = NAME_CHARS) -> str:
+    """`text` as it may stand in a table: on one line, with controls as signs.
+
+    Example  >>> one_line("a\\x1b  b\\nc")
+             'a␛ b c'
+    """
+    return " ".join(visible(text, limit).split())
+
+
+def find_runs(folders: Iterable[Path]) -> list[Path]:
+    """The run folders at and below `folders`, each once, in the order of their names.
+
+    Raises   UserError when one of `folders` is no folder.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder} {'is no folder' if folder.exists() else 'does not exist'}.",
+                "Name a folder that has runs below it, like: rein runs runs",
+            )
+        for path, below, files in os.walk(folder):
+            below[:] = sorted(name for name in below if name != "checkpoints" and not name.startswith("."))
+            if "metrics.jsonl" in files or ("config.json" in files and Path(path, "checkpoints").is_dir()):
+                found.setdefault(Path(path).resolve(), Path(path))
+    return sorted(found.values())
+
+
+def note_stop(run: Path, opt_step: int, why: str) -> None:
+    """Writes down that this start of `run` was stopped at `opt_step`, and why; the next start makes it void."""
+    note = {"opt_step": opt_step, "why": why, "starts": len(_read(run / "env.json", list))}
+    write_atomically(run / STOPPED, json.dumps(note) + "\n")
+
+
+class RunReader:
+    """One run folder; each `summary` reads what was appended since the last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._tail = Tail(self.path / "metrics.jsonl")
+        self._last: dict[str, float] = {}
+        self._best = math.inf
+        self._curve: list[tuple[float, float]] = []
+        self._rows_each = 1  # rows in one point of the curve
+        self._rest: list[tuple[float, float]] = []  # those of the point that is not full yet
+
+    def summary(self) -> Summary:
+        """The run as it is now. Never raises: what cannot be read is said in it."""
+        try:
+            return self._summary()
+        except (OSError, UserError) as error:
+            return Summary(self.path, "damaged", why=one_line(str(error), 300))
+
+    def _summary(self) -> Summary:
+        settings = _settings(self.path)
+        if self._tail.went_back() is not None:
+            self._start_over()
+        while rows := self._tail.rows():
+            for row in rows:
+                self._take(row)
+        last = self._last.get
+        starts = _read(self.path / "env.json", list)
+        started = starts[0].get("started") if starts and isinstance(starts[0], dict) else None
+        began_s = _seconds(started)
+        planned = _finite(settings.get("train_tokens"))
+        state, why = self._state(last("tokens"), planned, len(starts))
+        model = model_of(self.path, settings)
+        notes = []
+        if self._tail.n_damaged:
+            notes.append(f"{count(self._tail.n_damaged, 'line')} of metrics.jsonl could not be read.")
+        return Summary(
+            path=self.path, state=state, why=why, model=_words(settings, model), n_params=model.get("n_params"),
+            opt_step=last("opt_step"), tokens=last("tokens"), train_tokens=planned, wall_s=last("wall_s"),
+            train_loss=last("train_loss"), heldout_loss=last("heldout_loss"),
+            heldout_bits_per_byte=last("heldout_bits_per_byte"),
+            best_heldout_bits_per_byte=None if math.isinf(self._best) else self._best,
+            tokens_per_s=last("tokens_per_s"), started=started if began_s is not None else None,
+            age_s=None if began_s is None else max(time.time() - began_s, 0.0), settings=settings,
+            curve=tuple([*self._curve, *([_mean(self._rest)] if self._rest else [])]), notes=tuple(notes),
+        )  # fmt: skip
+
+    def _take(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if name in UNITS and (known := _finite(value)) is not None:
+                self._last[name] = known
+        self._best = min(self._best, _finite(row.get("heldout_bits_per_byte")) or math.inf)
+        loss, tokens = _finite(row.get("train_loss")), _finite(row.get("tokens"))
+        if loss is None or tokens is None:
+            return
+        self._rest.append((tokens, loss))
+        if len(self._rest) == self._rows_each:
+            self._curve.append(_mean(self._rest))
+            self._rest = []
+        if len(self._curve) >= 2 * CURVE_POINTS:
+            self._curve = [_mean(self._curve[i : i + 2]) for i in range(0, len(self._curve), 2)]
+            self._rows_each *= 2
+
+    def _state(self, tokens: float | None, planned: float | None, n_starts: int) -> tuple[State, str]:
+        if _is_held(self.path / "run.lock"):
+            return "running", ""
+        note = _read(self.path / STOPPED, dict)
+        if note and note.get("starts") == n_starts:
+            return "stopped", one_line(str(note.get("why")), 500)
+        if planned is None:
+            return "ended", ""
+        return ("done" if tokens is not None and tokens >= planned else "interrupted"), ""
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    try:
+        settings = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise UserError("config.json is missing.", "Restore it, or remove the folder.") from None
+    except (ValueError, RecursionError):
+        raise UserError("config.json is not valid JSON.", "Restore it, or remove the folder.") from None
+    if not isinstance(settings, dict):
+        raise UserError("config.json holds no settings.", "Restore it, or remove the folder.")
+    return settings
+
+
+def _read(path: Path, kind: type) -> Any:
+    """A JSON file, or an empty `kind` where there is none or it is damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return kind()
+    return found if isinstance(found, kind) else kind()
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process has the lock. A shared lock that is given back at once asks; it never waits."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _words(settings: dict[str, Any], model: dict[str, float]) -> str:
+    """A model in a few words: the preset, and its size or what is known of it."""
+    words = [one_line(short(settings["preset"]))] if settings.get("preset") else []
+    if "n_params" in model:
+        words.append(number(model["n_params"]))
+    elif "n_layer" in model:
+        words.append(f"{model['n_layer']:,.0f} layers")
+    return " ".join(words)
+
+
+def _finite(value: Any) -> float | None:
+    try:
+        return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def _seconds(text: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def _mean(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The last tokens, the mean loss."""
+    return points[-1][0], sum(loss for _, loss in points) / len(points)
+
+
+# --------------------------------------------------------------------------------------------------------- rein runs
+
+
+@dataclass(frozen=True)
+class RunsConfig:
+    """Settings of `rein runs`."""
+
+    folders: tuple[Path, ...] = setting((), help="where to look (without one: runs)", positional=True)
+    sort: str = setting("started", "name, state, model, tokens, loss, bits, speed, started, or a setting of the runs")
+    reverse: bool = setting(False, "the other way round")
+    where: tuple[str, ...] = setting((), "only runs with this setting, as key=value; also state=running")
+    json: bool = setting(False, "print one JSON object per run")
+
+
+def list_runs(config: RunsConfig) -> None:
+    """Lists the runs below folders: what each trains, how far it is, how good it is.
+
+    The states: running (a process writes there), done, interrupted (the same command goes on with it), stopped (by
+    the guard of the loss, with why), ended (of runs that plan no number of tokens), damaged.
+    See also: rein runs compare, rein runs watch, rein runs mirror.
+
+    Examples
+      rein runs
+      rein runs runs old-runs --sort bits
+      rein runs --where preset=tiny-gpt2 learning_rate=6e-4 --sort learning_rate
+      rein runs --where state=running --json
+    """
+    runs = [RunReader(path).summary() for path in find_runs(config.folders or (Path("runs"),))]
+    runs = sorted_by(chosen(runs, config.where), config.sort, reverse=config.reverse)
+    if config.json:
+        for run in runs:
+            print(json.dumps(as_json(run), ensure_ascii=False))
+    elif not runs:
+        where = ", ".join(str(folder) for folder in config.folders) or "runs"
+        print(f"no runs{' like that' if config.where else ''} below {where}")
+    else:
+        print(as_text(runs))
+
+
+def chosen(runs: Sequence[Summary], where: Sequence[str]) -> list[Summary]:
+    """The runs that have all these settings, each given as key=value.
+
+    Raises   UserError for what is no key=value, or a key that no run has.
+    """
+    for condition in where:
+        key, equals, text = condition.partition("=")
+        if not equals:
+            raise UserError(f"--where {condition} is no key=value.", "Write, like: --where learning_rate=6e-4")
+        known = {name for run in runs for name in run.settings or {}} | {"state"}
+        if runs and key not in known:
+            raise UserError(f"--where {condition}: no run here has a setting {key!r}.", suggestion(key, known))
+        runs = [run for run in runs if _equals({"state": run.state, **(run.settings or {})}, key, text)]
+    return list(runs)
+
+
+def _equals(settings: dict[str, Any], key: str, text: str) -> bool:
+    if key not in settings:
+        return False
+    value = settings[key]
+    if value == text or (value is None and text.lower() == "none"):
+        return True
+    try:
+        meant = json.loads(text)
+    except ValueError:
+        return False
+    return bool(value == meant) and isinstance(value, bool) == isinstance(meant, bool)
+
+
+SORTS: dict[str, Callable[[Summary], Any]] = {
+    "name": lambda run: str(run.path),
+    "state": lambda run: STATES.index(run.state),
+    "model": lambda run: run.n_params,
+    "tokens": lambda run: run.tokens,
+    "loss": lambda run: run.train_loss,
+    "bits": lambda run: run.best_heldout_bits_per_byte,
+    "speed": lambda run: run.tokens_per_s,
+    "started": lambda run: run.age_s,  # the newest first
+}
+
+
+def sorted_by(runs: Sequence[Summary], key: str, *, reverse: bool = False) -> list[Summary]:
+    """The runs in the order of a column or of one of their settings; those that do not have it come last.
+
+    Raises   UserError for a key that is neither a column nor a setting of any run.
+    """
+    known = {name for run in runs for name in run.settings or {}}
+    if key not in SORTS and key not in known and runs:
+        raise UserError(f"--sort {key}: no run here has a setting {key!r}.", suggestion(key, {*SORTS, *known}))
+    of = SORTS.get(key)
+    values = [of(run) if of is not None else (run.settings or {}).get(key) for run in runs]
+    having = [(_order(value), i) for i, value in enumerate(values) if value is not None]
+    having.sort(key=lambda pair: pair[0], reverse=reverse)
+    return [runs[i] for _, i in having] + [run for run, value in zip(runs, values, strict=True) if value is None]
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, then texts; a list by what it looks like."""
+    known = _finite(int(value) if isinstance(value, bool) else value)
+    return (0, known, "") if known is not None else (1, 0.0, value if isinstance(value, str) else json.dumps(value))
+
+
+def as_json(run: Summary) -> dict[str, Any]:
+    """A summary as plain JSON values."""
+    return {"run": str(run.path), **{name: value for name, value in vars(run).items() if name not in ("path", "curve")}}
+
+
+def as_text(runs: Sequence[Summary]) -> str:
+    """Runs as a table, and below it what is to be said of some."""
+    rows: list[tuple[str, ...]]
+    rows = [("run", "state", "model", "tokens", "loss", "bits/byte", "best", "tokens/s", "started")]
+    rows += [cells(run) for run in runs if run.state != "damaged"]
+    lines = table(rows, "<<<>>>>>>") if len(rows) > 1 else []
+    for run in runs:
+        said = [f"{run.state}: {run.why}"] if run.why else []
+        lines += [f"{run.name}  {text}" for text in [*said, *run.notes]]
+    return "\n".join(lines)
+
+
+def cells(run: Summary) -> tuple[str, ...]:
+    """What a person reads of a run, a text for each column of `rein runs`."""
+    tokens = number(run.tokens)
+    if run.done_frac is not None:
+        tokens += f" of {number(run.train_tokens)}, {math.floor(run.done_frac * 100)}%"
+    return (
+        run.name, run.state, run.model, tokens, fixed(run.train_loss, 3), fixed(run.heldout_bits_per_byte, 3),
+        fixed(run.best_heldout_bits_per_byte, 3), number(run.tokens_per_s),
+        "–" if run.age_s is None else f"{duration(run.age_s)} ago",
+    )  # fmt: skip
+
+
+def table(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Lines of columns, each flush left or right by its sign in `sides`; wide characters count as two.
+
+    Example  >>> table([("a", "n"), ("long", "10")], "<>")
+             ['a      n', 'long  10']
+    """
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padded = [
+            text + " " * (width - cell_len(text)) if side == "<" else " " * (width - cell_len(text)) + text
+            for text, width, side in zip(row, widths, sides, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+# ------------------------------------------------------------------------------------------------- rein runs compare
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Settings of `rein runs compare`."""
+
+    runs: tuple[Path, ...] = setting(help="two run folders or more", positional=True)
+    plot: str | None = setting(None, "a metric to draw over training tokens, in the terminal or as --out")
+    out: Path | None = setting(None, "a page with all curves (.html), or the figure of --plot (.svg, .png, .pdf)")
+
+
+def compare_runs(config: CompareConfig) -> None:
+    """Compares runs: the settings that differ, the numbers at the end and at equal tokens, and curves.
+
+    At equal tokens means at the most that all of them have seen: each number is the last one at or before it.
+
+    Examples
+      rein runs compare runs/first runs/faster
+      rein runs compare runs/first runs/faster --plot heldout_loss
+      rein runs compare runs/first runs/faster --plot heldout_loss --out loss.svg
+      rein runs compare runs/first runs/faster --out compare.html
+    """
+    kind = None if config.out is None else config.out.suffix.lower()
+    _check_compare(config, kind)
+    runs = [load_run(path) for path in config.runs]
+    names = [one_line(name) for name in run_names(runs)]
+    print("\n".join(_comparison(runs, names)))
+    if config.plot is not None:
+        curves = {name: run.curve(config.plot) for name, run in zip(names, runs, strict=True)}
+        if not any(x for x, _ in curves.values()):
+            have = {metric for run in runs for row in run.rows for metric in row}
+            raise UserError(f"None of these runs has the metric {config.plot}.", suggestion(config.plot, have))
+        if config.out is None:
+            print("\n".join(["", *sparklines(config.plot, curves)]))
+        else:
+            draw(config.plot, curves, config.out)
+    elif config.out is not None:
+        with writing(config.out):
+            config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(config.out, comparison_page(config.runs))
+    if config.out is not None:
+        print(f"\n{config.out}")
+
+
+def _check_compare(config: CompareConfig, kind: str | None) -> None:
+    if len(config.runs) < 2:
+        raise UserError(
+            f"rein runs compare needs two runs, and {len(config.runs)} was given.",
+            "Type, like: rein runs compare runs/first runs/faster",
+        )
+    if config.plot is not None and config.plot not in UNITS:
+        raise UserError(f"--plot {config.plot} is no metric.", suggestion(config.plot, UNITS))
+    if config.plot is None and kind is not None and kind != ".html":
+        raise UserError(
+            f"--out {config.out} is to be a figure, but of what?",
+            "Add, like, --plot heldout_loss; or name a page: --out compare.html",
+        )
+    if config.plot is not None and kind is not None and kind not in (".svg", ".png", ".pdf"):
+        raise UserError(
+            f"--out {config.out} is no figure.", "Name one that ends with .svg, .png or .pdf; a page needs no --plot."
+        )
+
+
+def _comparison(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    keys = sorted({key for run in runs for key in run.settings} - {"out"})
+    settings = [(key, [short(run.settings[key]) if key in run.settings else "–" for run in runs]) for key in keys]
+    settings = [(one_line(key), values) for key, values in settings if len(set(values)) > 1]
+    sides = "<" + ">" * len(runs)
+    lines = ["settings that differ" if settings else "all settings are the same"]
+    if settings:
+        lines += table([("", *names), *((key, *map(_cut, values)) for key, values in settings)], sides)
+    lines += ["", "at the end", *table([("", *names), *_numbers(runs, math.inf)], sides)]
+    seen = [run.last("tokens") for run in runs]
+    if all(seen) and len(set(seen)) > 1:
+        equal = min(tokens for tokens in seen if tokens is not None)
+        lines += ["", f"at {number(equal)} tokens, which all have seen"]
+        lines += table([("", *names), *_numbers(runs, equal)], sides)
+    if "data" in dict(settings):
+        lines += ["", "Bits per byte compare across tokenizers; perplexity and loss only under one."]
+    return lines
+
+
+def _cut(text: str) -> str:
+    """A setting's value in a table for a terminal, on one line; the page has all of it."""
+    text = one_line(text, VALUE_CHARS)
+    return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…"
+
+
+def _numbers(runs: Sequence[Run], most_tokens: float) -> list[tuple[str, ...]]:
+    """Each metric's last value up to `most_tokens`, a row each; with its tokens where those are 2% below, or more."""
+    rows = []
+    for metric in METRICS:
+        found = []
+        for run in runs:
+            x, y = run.curve(metric.name)
+            points = [(tokens, value) for tokens, value in zip(x, y, strict=True) if tokens <= most_tokens]
+            found.append(next((point for point in reversed(points) if point[1] is not None), None))
+        if any(found):
+            unit = "" if metric.unit == "1" else f" [{metric.unit}]"
+            rows.append((metric.name + unit, *(_value(point, most_tokens) for point in found)))
+    return rows
+
+
+def _value(point: tuple[float, float | None] | None, most_tokens: float) -> str:
+    if point is None:
+        return "–"
+    early = math.isfinite(most_tokens) and point[0] < 0.98 * most_tokens
+    return number(point[1]) + (f" at {number(point[0])}" if early else "")
+
+
+def frame(curves: Iterable[Curve]) -> tuple[float, float]:
+    """The lowest value, and the highest after the first 4% of the tokens: a loss starts so high that the rest would
+    look flat.
+
+    Example  >>> frame([([0, 50, 100], [9.0, 3.0, 2.0])])
+             (2.0, 3.0)
+    """
+    points = [(x, y) for xs, ys in curves for x, y in zip(xs, ys, strict=True) if y is not None]
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    later = [y for x, y in points if x > first + (last - first) * 0.04] or [y for _, y in points]
+    return min(y for _, y in points), max(later)
+
+
+def sparklines(metric: str, curves: dict[str, Curve]) -> list[str]:
+    """A line of block characters for each run, all on the same scales, with its last value.
+
+    Example  >>> lines = sparklines("heldout_loss", {"a": ([0, 100], [4.0, 2.0]), "b": ([0, 50], [4.0, 3.0])})
+             >>> print(lines[0])
+             heldout_loss [nats/token] over training tokens, 0 to 100; from 2 (low) to 3 (high)
+    """
+    drawn = {name: curve for name, curve in curves.items() if any(y is not None for y in curve[1])}
+    low, high = frame(drawn.values())
+    first = min(xs[0] for xs, _ in drawn.values())
+    last = max(xs[-1] for xs, _ in drawn.values())
+    edges = np.linspace(first, last, SPARK_COLUMNS + 1)
+    unit = "" if UNITS[metric] == "1" else f" [{UNITS[metric]}]"
+    head = f"{metric}{unit} over training tokens, {number(first)} to {number(last)}; "
+    rows = []
+    for name, (xs, ys) in drawn.items():
+        known = [(x, y) for x, y in zip(xs, ys, strict=True) if y is not None]
+        x, y = np.array(known, dtype=float).T
+        marks = [_block(_between(x, y, a, b), low, high) for a, b in pairwise(edges)]
+        rows.append((name, "".join(marks), number(float(y[-1]))))
+    return [head + f"from {number(low)} (low) to {number(high)} (high)", *table(rows, "<<>")]
+
+
+def _between(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], start: float, stop: float) -> float | None:
+    """The mean of the values there, or what lies between their neighbours; None outside of the curve."""
+    inside = (x >= start) & (x <= stop)
+    if inside.any():
+        return float(y[inside].mean())
+    middle = (start + stop) / 2
+    return float(np.interp(middle, x, y)) if x[0] < middle < x[-1] else None
+
+
+def _block(value: float | None, low: float, high: float) -> str:
+    if value is None:
+        return " "
+    share = (value - low) / (high - low) if high > low else 0.5
+    return "▁▂▃▄▅▆▇█"[min(max(int(share * 8), 0), 7)]
+
+
+def draw(metric: str, curves: dict[str, Curve], out: Path) -> None:
+    """Writes a figure of a metric over training tokens: SVG, PNG or PDF by the name of `out`. The same curves give the
+    same file, to the byte.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style: Any = {
+        "font.family": ["DejaVu Sans"], "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.edgecolor": "#8a857b", "axes.labelcolor": "#201d18", "xtick.color": "#645e53", "ytick.color": "#645e53",
+        "axes.grid": True, "grid.color": "#ece8de", "axes.axisbelow": True, "svg.fonttype": "none",
+        "svg.hashsalt": "rein", "legend.frameon": False, "figure.facecolor": "white", "text.parse_math": False,
+    }  # fmt: skip
+    with rc_context(style):
+        figure = Figure(figsize=(7.6, 4.6), layout="constrained")
+        axes = figure.subplots()
+        drawn = {name: curve for name, curve in curves.items() if any(y is not None for y in curve[1])}
+        for place, (name, (xs, ys)) in enumerate(drawn.items()):
+            colour, dashes = COLOURS[place % len(COLOURS)], "-" if place < len(COLOURS) else "--"
+            few = len(xs) <= 60
+            if metric == "train_loss" and not few:
+                axes.plot(xs, _gaps(ys), color=colour, linewidth=0.6, alpha=0.25)
+                ys = smooth(ys, max(2, len(xs) // 100))
+            label = name if not name.startswith("_") else f" {name}"  # matplotlib leaves out labels that begin with _
+            axes.plot(
+                xs, _gaps(ys), dashes, color=colour, linewidth=1.6, label=label, marker="o" if few else "", markersize=3
+            )
+        low, high = frame(drawn.values())
+        room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+        axes.set_ylim(low - room, high + room)
+        axes.xaxis.set_major_formatter(lambda value, _: number(value))
+        axes.set_xlabel("training tokens")
+        axes.set_ylabel(metric if UNITS[metric] == "1" else f"{metric} [{UNITS[metric]}]")
+        axes.legend()
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            nobody = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}[out.suffix.lower()]
+            figure.savefig(out, dpi=160, metadata=nobody)
+
+
+def _gaps(ys: Sequence[float | None]) -> list[float]:
+    return [math.nan if y is None else y for y in ys]
