@@ -79,7 +79,7 @@ def main():
     warnings.simplefilter("error")
     out, cases = Path(sys.argv[1]), json.loads(sys.argv[2])
     found = [run(**case) for case in cases]
-    if torch.distributed.get_rank() == 0:
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         out.write_text(json.dumps(found))
     stop()
 

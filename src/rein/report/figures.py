@@ -25,10 +25,19 @@ FIGURES = (
     ("rate", "Learning rate", ("learning_rate",), False),
     ("grad", "Gradient norm", ("grad_norm",), False),
     ("batch", "Sequences per batch", ("sequences_per_batch",), False),
+    (
+        "noise", "Gradient noise scale",
+        ("noise_scale_sequences", "noise_scale_low_sequences", "noise_scale_high_sequences",
+         "layernorm_noise_scale_sequences"), False,
+    ),
     ("speed", "Training speed", ("tokens_per_s",), False),
-)
+)  # fmt: skip
 STILLS = {"loss": (640, 320, 46, 30), "bits": (400, 320, 46, 30), "small": (300, 190, 52, 28)}  # width … bottom
-LINE_NAMES = {"train_loss": "train", "heldout_loss": "held-out"}
+LINE_NAMES = {
+    "train_loss": "train", "heldout_loss": "held-out", "noise_scale_sequences": "all parameters",
+    "noise_scale_low_sequences": "95% interval from", "noise_scale_high_sequences": "to",
+    "layernorm_noise_scale_sequences": "LayerNorms alone",
+}  # fmt: skip
 UNITS = {metric.name: metric.unit for metric in METRICS}
 
 
@@ -115,7 +124,8 @@ def figures(curves: Sequence[Callable[[str], Curve]], names: Sequence[str]) -> t
         elif known:
             unit = UNITS[metrics[0]]
             told = unit == "1" or unit.replace("/", " per ") in title.lower()
-            shown.append(Figure(key, title, "" if told else unit, large, lines, _top(lines) if large else None))
+            top = _top(lines) if large else _noise_top(lines) if key == "noise" else None
+            shown.append(Figure(key, title, "" if told else unit, large, lines, top))
     return shown, constant
 
 
@@ -131,6 +141,14 @@ def _top(lines: Sequence[Line]) -> float | None:
         return None
     low, high, highest = min(y for _, y in points), max(rest), max(y for _, y in points)
     return high + (high - low) * 0.08 if highest - low > 2 * (high - low) > 0 else None
+
+
+def _noise_top(lines: Sequence[Line]) -> float | None:
+    """Where to end the frame of the noise scale: early estimates, and upper ends of intervals, may be anything."""
+    last = [known[-1] for line in lines if (known := [y for y in line.y if y is not None])]
+    highest = max(y for line in lines for y in line.y if y is not None)
+    end = 3 * sorted(last)[len(last) // 2]
+    return end if 0 < end < highest else None
 
 
 def _lines(curve: Callable[[str], Curve], metrics: Sequence[str], index: int, names: Sequence[str]) -> list[Line]:
