@@ -11,59 +11,6 @@ from rein.models import ops
 BF16 = torch.bfloat16
 
 
-def rounding(reference_bf16, exact):
-    """The largest error that PyTorch's own bfloat16 operator makes: what a hand-written one may make too."""
-    return (reference_bf16.float() - exact).abs().max().item()
-
-
-def plain_attention(qkv, n_head):
-    B, T, width = qkv.shape
-    q, k, v = (x.view(B, T, n_head, -1).transpose(1, 2) for x in qkv.split(width // 3, -1))
-    scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(torch.ones(T, T).triu(1).bool(), -math.inf)
-    return (scores.softmax(-1) @ v).transpose(1, 2).reshape(B, T, width // 3)
-
-
-@pytest.mark.parametrize("T", [1, 5, 127, 128, 129, 256, 300])
-def test_stored_attention(T):
-    torch.manual_seed(T)
-    qkv = torch.randn(2, T, 3 * 4 * 16).to(BF16).requires_grad_()
-    g = torch.randn(2, T, 64).to(BF16)
-    out = ops.causal_attention(qkv, 4)
-    out.backward(g)
-    exact = qkv.detach().float().requires_grad_()
-    expected = plain_attention(exact, 4)
-    expected.backward(g.float())
-    theirs = qkv.detach().requires_grad_()
-    flash = F.scaled_dot_product_attention(
-        *(x.view(2, T, 4, 16).transpose(1, 2) for x in theirs.split(64, -1)), is_causal=True
-    ).transpose(1, 2).reshape(2, T, 64)  # fmt: skip
-    flash.backward(g)
-    assert rounding(out, expected) <= 2 * rounding(flash, expected) + 0.01
-    assert rounding(qkv.grad, exact.grad) <= 2 * rounding(theirs.grad, exact.grad) + 0.02
-
-
-def test_attention_in_float32_is_the_plain_one():
-    torch.manual_seed(0)
-    qkv = torch.randn(2, 33, 48, requires_grad=True)
-    torch.testing.assert_close(ops.causal_attention(qkv, 2), plain_attention(qkv, 2), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(("T", "band"), [(5, 3), (6, 3), (7, 3), (64, 16), (50, 16), (9, 1), (8, 8), (3, 9)])
-def test_banded_attention_and_its_gradient(T, band):
-    torch.manual_seed(0)
-    qkv = torch.randn(2, T, 48, dtype=torch.float64, requires_grad=True)
-    g = torch.randn(2, T, 16, dtype=torch.float64)
-    out = ops.causal_attention(qkv, 2, band=band)
-    (grad,) = torch.autograd.grad(out, qkv, g)
-    i, j = torch.arange(T)[:, None], torch.arange(T)[None, :]
-    seen = (j <= i) & (j > i - band)
-    assert seen.sum(1).tolist() == [min(t + 1, band) for t in range(T)]
-    q, k, v = (x.view(2, T, 2, 8).transpose(1, 2) for x in qkv.split(16, -1))
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).reshape(2, T, 16)
-    torch.testing.assert_close(out, expected)
-    torch.testing.assert_close(grad, torch.autograd.grad(expected, qkv, g)[0])
-
-
 def test_gelu_is_the_tanh_form():
     x = torch.linspace(-6, 6, 1001)
     expected = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))

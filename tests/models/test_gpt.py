@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rein.errors import UserError
-from rein.models.gpt import GPT, Cache, Context, GPTConfig
+from rein.models.gpt import GPT, Context, GPTConfig
 from rein.models.presets import PRESETS, preset
 
 # Released checkpoints, counted; Brown 2020 Table 2.1 with the formula of facts and Table D.1's millions.
@@ -219,7 +219,7 @@ def test_cached_logits_are_uncached_logits(model):
     ids = tokens(B=3, T=40)
     with torch.no_grad():
         whole = model(ids)
-        cache = Cache(model.config, 3, 40, like=model.wte)
+        cache = model.cache(3, 40)
         pieces = [model(ids[:, :13], cache), model(ids[:, 13:20], cache)]
         pieces += [model(ids[:, t : t + 1], cache) for t in range(20, 40)]
     torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-5, rtol=0)
@@ -231,7 +231,7 @@ def test_padding_on_the_left_changes_nothing(model):
         alone = model(ids[1:, 6:])
         padded = ids.clone()
         padded[1, :6] = 17  # any id: padding is not read
-        cache = Cache(model.config, 2, 20, pad_B=torch.tensor([0, 6]), like=model.wte)
+        cache = model.cache(2, 20, pad_B=torch.tensor([0, 6]))
         together = torch.cat(
             [model(padded[:, :15], cache), *(model(padded[:, t : t + 1], cache) for t in range(15, 20))], 1
         )

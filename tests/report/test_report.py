@@ -163,7 +163,8 @@ def test_sizes_that_only_a_checkpoint_knows(tmp_path):
         header = json.dumps({"__metadata__": {}, "wte": {"shape": [300, 8]}, "bias": {"shape": [8]}}).encode()
         (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 99)
     assert (
-        "tiny-gpt2 · 2,408 parameters · 4 layers · 8 wide · 2 heads · context 64 · vocabulary 300" in Page(render(run)).text
+        "tiny-gpt2 · 2,408 parameters · 4 layers · 8 wide · 2 heads · context 64 · vocabulary 300"
+        in Page(render(run)).text
     )
     (folder / "model.safetensors").write_bytes(b"torn")
     assert "tiny-gpt2 · 4 layers" in Page(render(run)).text

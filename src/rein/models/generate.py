@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rein.errors import UserError
-from rein.models.gpt import GPT, Cache
+from rein.models.gpt import GPT
 from rein.models.machine import autocast
 
 
@@ -51,7 +51,7 @@ def generate(
     pad_B = torch.tensor([longest - len(prompt) for prompt in prompts])
     for row, prompt in enumerate(prompts):
         tokens_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
-    cache = Cache(model.config, B, longest + max_new_tokens - 1, pad_B=pad_B.to(device), like=model.wte)
+    cache = model.cache(B, longest + max_new_tokens - 1, pad_B=pad_B.to(device))
     uniform_BT = torch.from_numpy(_uniforms(seed, B, max_new_tokens)).to(device)
     answers: list[list[int]] = [[] for _ in prompts]
     running = [True] * B

@@ -31,7 +31,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from rein.errors import UserError
 from rein.models import ops
+from rein.models.attention import Cache, causal_attention
 
 
 @dataclass(frozen=True)
@@ -105,54 +106,6 @@ class GPTConfig:
         return 6 * weights + 12 * i * keys
 
 
-class Cache:
-    """Keys and values of the positions a model has read, so that the next token costs one position.
-
-    Columns are time; a sequence shorter than its batch is padded on the left by `pad_B`, and the padding is
-    never attended to. `length` columns are in use.
-    """
-
-    def __init__(
-        self, config: GPTConfig, batch: int, length: int, *, pad_B: Tensor | None = None, like: Tensor
-    ) -> None:
-        shape = (config.n_layer, batch, config.n_head, length, config.d_inner // config.n_head)
-        # PyTorch's CPU attention for one query is three times as fast in float32 as in bfloat16, which saves it memory.
-        dtype = torch.float32 if like.device.type == "cpu" else like.dtype
-        self._keys_LBHTE = torch.empty(shape, dtype=dtype, device=like.device).unbind()
-        self._values_LBHTE = torch.empty(shape, dtype=dtype, device=like.device).unbind()
-        self.length = 0
-        self.pad_B = pad_B if pad_B is not None and bool(pad_B.any()) else None
-
-    def extend(self, layer: int, qkv_BT3HE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Adds the next T keys and values of a layer. Returns the queries, and all of its keys and values."""
-        q_BHTE, k_BHTE, v_BHTE = qkv_BT3HE.to(self._keys_LBHTE[0].dtype).permute(2, 0, 3, 1, 4).unbind()
-        T, keys, values = q_BHTE.shape[2], self._keys_LBHTE[layer], self._values_LBHTE[layer]
-        keys.narrow(2, self.length, T).copy_(k_BHTE)
-        values.narrow(2, self.length, T).copy_(v_BHTE)
-        stop = self.length + T
-        return q_BHTE, keys.narrow(2, 0, stop), values.narrow(2, 0, stop)
-
-    def positions(self, T: int) -> Tensor:
-        """Position embeddings' indices of the next T columns: (T,), or (B, T) where there is padding."""
-        columns = torch.arange(self.length, self.length + T, device=self._keys_LBHTE[0].device)
-        return columns if self.pad_B is None else (columns - self.pad_B[:, None]).clamp(min=0)
-
-    def mask(self, T: int, band: int | None) -> Tensor | None:
-        """Which of the columns each of the next T queries may see: None for all of them (one query, no padding)."""
-        stop = self.length + T
-        if T == 1 and self.pad_B is None and (band is None or stop <= band):
-            return None
-        query = torch.arange(self.length, stop, device=self._keys_LBHTE[0].device)[:, None]
-        key = torch.arange(stop, device=self._keys_LBHTE[0].device)[None, :]
-        seen = key <= query
-        if band is not None:
-            seen = seen & (key > query - band)
-        if self.pad_B is not None:  # a padding query sees itself: a softmax over nothing would be NaN
-            seen = (seen & (key >= self.pad_B[:, None, None])) | (key == query)
-            seen = seen[:, None]
-        return seen
-
-
 class Linear(nn.Module):
     """x weight + bias, with the weight as (in, out): the layout of OpenAI's `conv1d` and of both released models."""
 
@@ -183,21 +136,13 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         qkv_BT3I = self.c_attn(x_BTD)
-        if context.cache is None:
-            dropout = self.dropout if context.seed is not None else 0.0
-            seed = 0 if context.seed is None else ops.site_seed(context.seed, 3 * self.layer + 4)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                out_BTI = ops.causal_attention(qkv_BT3I, self.n_head, band=self.band, dropout=dropout)
-        else:
-            out_BTI = self._cached(qkv_BT3I, context.cache)
+        if context.cache is not None:
+            return self.c_proj(context.cache.attend(self.layer, qkv_BT3I))  # type: ignore[no-any-return]
+        dropped: dict[str, Any] = {}
+        if context.seed is not None and self.dropout:
+            dropped = {"dropout": self.dropout, "seed": ops.site_seed(context.seed, 3 * self.layer + 4)}
+        out_BTI = causal_attention(qkv_BT3I, self.n_head, band=self.band, documents_BT=context.documents_BT, **dropped)
         return self.c_proj(out_BTI)  # type: ignore[no-any-return]
-
-    def _cached(self, qkv_BT3I: Tensor, cache: Cache) -> Tensor:
-        B, T, width = qkv_BT3I.shape
-        q, k, v = cache.extend(self.layer, qkv_BT3I.view(B, T, 3, self.n_head, -1))
-        out_BHTE = F.scaled_dot_product_attention(q, k, v, attn_mask=cache.mask(T, self.band))
-        return out_BHTE.transpose(1, 2).reshape(B, T, width // 3)
 
 
 class MLP(nn.Module):
@@ -288,6 +233,20 @@ class GPT(nn.Module):
     def seed_dropout(self, seed: int) -> None:
         """From here on, forward passes in training mode drop what this seed says."""
         self._seed = seed
+
+    def cache(self, batch: int, length: int, *, pad_B: Tensor | None = None) -> Cache:
+        """An empty cache for `batch` sequences of up to `length` tokens, padded on the left by `pad_B`."""
+        bands = [self.config.band_of_layer(layer) for layer in range(self.config.n_layer)]
+        d_head = self.config.d_inner // self.config.n_head
+        return Cache(
+            n_head=self.config.n_head,
+            d_head=d_head,
+            bands=bands,
+            batch=batch,
+            length=length,
+            pad_B=pad_B,
+            like=self.wte,
+        )
 
     def forward(self, tokens_BT: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> Tensor:
         """Logits of the next token at every position, or at the last one only.

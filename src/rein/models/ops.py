@@ -1,15 +1,16 @@
-"""The operations that decide how fast a GPT runs on a CPU, each with its plain form beside it.
+"""The operations that decide how fast a GPT runs, each with its plain form beside it. (Attention has its own file.)
 
-    linear             x W + b
-    causal_attention   softmax(q kᵀ / √E + mask) v, dense or in a band of recent keys
-    gelu               0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), the form that GPT-1 and GPT-2 released
-    lm_loss            −log softmax(x wteᵀ)[target], without ever holding all the logits
-    Packed             x Wᵀ + b with W laid out once for the processor, for generation
+    linear       x W + b
+    gelu         0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), the form that GPT-1 and GPT-2 released
+    lm_loss      −log softmax(x wteᵀ)[target], without ever holding all the logits; the vocabulary may be spread out
+    dropout      with a mask that follows from a seed and a place
+    Vocabulary   what a model does with its token embedding
+    Packed       x Wᵀ + b with W laid out once for the processor, for generation
 
-On a GPU, in float32 and wherever a hand-written form has nothing to gain, the plain PyTorch operator runs.
-The hand-written backward passes are for bfloat16 on a CPU: PyTorch's own flash attention reaches about 100
-GFLOP/s there where its matrix product reaches 400, and its tanh is a scalar-speed polynomial. The tests hold
-both forms to the same numbers (tests/equivalence/test_ops.py); docs/log.md has the measurements.
+On a GPU, in float32 and wherever a hand-written form has nothing to gain, the plain PyTorch operator runs. The
+hand-written backward passes of `linear` and `gelu` are for bfloat16 on a CPU, where PyTorch's tanh is a scalar-speed
+polynomial. The tests hold both forms to the same numbers (tests/equivalence/test_ops.py); docs/log.md has the
+measurements.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from torch.autograd import Function
 
 IGNORED = -100  # a target that is no target: padding, or a prompt
 
-_QUERY_BLOCK = 128  # queries that share one matrix product; keys after the block are never touched
-_LONGEST_STORED = 1024  # up to here attention weights are kept for the backward pass; beyond, flash recomputes
 _LOGITS_AT_ONCE = 1 << 22  # logits held at a time, in numbers (16 MiB in float32): they stay in the cache
 
 
@@ -65,120 +64,6 @@ class _Linear(Function):
 
 def _has_onednn() -> bool:
     return torch.backends.mkldnn.is_available()  # type: ignore[no-any-return, no-untyped-call]
-
-
-# ------------------------------------------------------------------------------------------------ attention
-
-
-def causal_attention(qkv_BT3I: Tensor, n_head: int, *, band: int | None = None, dropout: float = 0.0) -> Tensor:
-    """Causal self-attention over fused queries, keys and values.
-
-        out_t = Σ_{s ≤ t} softmax_s(q_t · k_s / √E) v_s,   s > t − band where a band is given
-
-    Shapes   qkv_BT3I (B, T, 3 · H · E), queries first, then keys, then values; returns (B, T, H · E).
-             A band of W is W keys, the query's own position included.
-    Source   Radford 2018 §3.1; the band: Child 2019, `local` attention of openai/sparse_attention.
-    """
-    B, T, width = qkv_BT3I.shape
-    if band is not None and band < T:
-        return _banded_attention(qkv_BT3I, n_head, band, dropout)
-    stored = qkv_BT3I.dtype == torch.bfloat16 and T <= _LONGEST_STORED and qkv_BT3I.device.type == "cpu"
-    if stored and dropout == 0.0 and qkv_BT3I.requires_grad:
-        return _StoredAttention.apply(qkv_BT3I, n_head)  # type: ignore[no-any-return, no-untyped-call]
-    q, k, v = _split_heads(qkv_BT3I, n_head)
-    out_BHTE = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-    return out_BHTE.transpose(1, 2).reshape(B, T, width // 3)
-
-
-def _split_heads(qkv_BT3I: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
-    B, T, width = qkv_BT3I.shape
-    q, k, v = qkv_BT3I.view(B, T, 3, n_head, width // (3 * n_head)).permute(2, 0, 3, 1, 4)
-    return q, k, v
-
-
-def _banded_attention(qkv_BT3I: Tensor, n_head: int, band: int, dropout: float) -> Tensor:
-    """Blocks of `band` queries, each against its own keys and the block before: T · 2W products, not T².
-
-    The sequence is padded at its end to whole blocks; the first block's missing predecessor is masked.
-    """
-    B, T, width = qkv_BT3I.shape
-    n_block = -(-T // band)
-    qkv_BT3I = F.pad(qkv_BT3I, (0, 0, 0, n_block * band - T))
-    q, k, v = (heads.reshape(B, n_head, n_block, band, -1).transpose(1, 2) for heads in _split_heads(qkv_BT3I, n_head))
-    keys, values = (torch.cat([F.pad(x, (0, 0, 0, 0, 0, 0, 1, 0))[:, :-1], x], dim=3) for x in (k, v))
-    query = torch.arange(band, device=q.device)[:, None] + band
-    key = torch.arange(2 * band, device=q.device)[None, :]
-    seen = (key <= query) & (key > query - band)
-    first = seen & (key >= band)
-    mask = torch.cat([first[None], seen[None].expand(n_block - 1, -1, -1)])[:, None]
-    E = q.shape[-1]
-    out = F.scaled_dot_product_attention(
-        q.reshape(B * n_block, n_head, band, E),
-        keys.reshape(B * n_block, n_head, 2 * band, E),
-        values.reshape(B * n_block, n_head, 2 * band, E),
-        attn_mask=mask.repeat(B, 1, 1, 1),
-        dropout_p=dropout,
-    )
-    out = out.view(B, n_block, n_head, band, E).permute(0, 1, 3, 2, 4).reshape(B, n_block * band, width // 3)
-    return out[:, :T]
-
-
-class _StoredAttention(Function):
-    """Dense causal attention by plain products over blocks of queries; keeps the weights for the backward pass.
-
-    With P the attention weights of one block and dO the gradient of its output:
-        dV = Pᵀ dO,   dP = dO Vᵀ,   dS = P ∘ (dP − rowsum(P ∘ dP)),   dQ = dS K / √E,   dK = dSᵀ Q / √E
-    """
-
-    @staticmethod
-    def forward(ctx: Any, qkv_BT3I: Tensor, n_head: int) -> Tensor:
-        B, T, width = qkv_BT3I.shape
-        E = width // (3 * n_head)
-        q, k, v = (x.reshape(B * n_head, T, E) for x in _split_heads(qkv_BT3I, n_head))
-        q = q * (1 / math.sqrt(E))
-        out = torch.empty_like(q)
-        saved = []
-        for start, stop in _blocks(T):
-            q_block, k_block, v_block = (
-                x.contiguous() for x in (q[:, start:stop], k[:, :stop], v[:, :stop])
-            )  # oneDNN would copy a slice for every product
-            scores = torch.bmm(q_block, k_block.transpose(1, 2))
-            future = torch.full((stop - start, stop - start), -math.inf, dtype=scores.dtype).triu_(1)
-            scores[:, :, start:] += future
-            weights = torch.softmax(scores, dim=-1)
-            out[:, start:stop] = torch.bmm(weights, v_block)
-            saved += [q_block, k_block, v_block, weights]
-        ctx.save_for_backward(*saved)
-        ctx.shape = (B, T, n_head, E)
-        return out.view(B, n_head, T, E).transpose(1, 2).reshape(B, T, n_head * E)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        B, T, n_head, E = ctx.shape
-        saved = ctx.saved_tensors
-        d_out = grads[0].view(B, T, n_head, E).transpose(1, 2).reshape(B * n_head, T, E)
-        dq, dk, dv = (torch.empty_like(d_out) for _ in range(3))
-        # From the last block, which touches every key, to the first: the others add to what it found.
-        for number, (start, stop) in reversed(list(enumerate(_blocks(T)))):
-            q_block, k_block, v_block, weights = saved[4 * number : 4 * number + 4]
-            d_block = d_out[:, start:stop].contiguous()
-            d_weights = torch.bmm(d_block, v_block.transpose(1, 2))
-            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-            torch.mul(torch.bmm(d_scores, k_block), 1 / math.sqrt(E), out=dq[:, start:stop])
-            if stop == T:
-                torch.bmm(d_scores.transpose(1, 2), q_block, out=dk)
-                torch.bmm(weights.transpose(1, 2), d_block, out=dv)
-            else:
-                dk[:, :stop] += torch.bmm(d_scores.transpose(1, 2), q_block)
-                dv[:, :stop] += torch.bmm(weights.transpose(1, 2), d_block)
-        d_qkv = torch.empty(B, T, 3, n_head, E, dtype=d_out.dtype)
-        for place, part in enumerate((dq, dk, dv)):
-            d_qkv[:, :, place] = part.view(B, n_head, T, E).transpose(1, 2)
-        return d_qkv.view(B, T, 3 * n_head * E), None
-
-
-def _blocks(T: int) -> list[tuple[int, int]]:
-    return [(start, min(start + _QUERY_BLOCK, T)) for start in range(0, T, _QUERY_BLOCK)]
 
 
 # ----------------------------------------------------------------------------------------------------- gelu
