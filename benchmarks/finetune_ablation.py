@@ -121,11 +121,16 @@ def main() -> None:
     parser.add_argument("--n-embd", type=int, default=128)
     parser.add_argument("--n-ctx", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=6.25e-4)
+    parser.add_argument("--tasks", nargs="+", choices=list(FILES), default=list(FILES))
+    parser.add_argument("--models", nargs="+", choices=["transformer", "lstm"], default=["transformer", "lstm"])
     args = parser.parse_args()
     files = {name: prepare(args, name) for name in FILES}
     for kind, pretrain_it in (("transformer", pretrain_transformer), ("lstm", pretrain_lstm)):
+        if kind not in args.models:
+            continue
         pretrain_it(args)
-        for task, (train, heldout) in files.items():
+        for task in args.tasks:
+            train, heldout = files[task]
             for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
                 for condition in (name for name, (start, *_) in CONDITIONS.items() if start == kind):
                     cell(args, condition, task, seed, train, heldout)

@@ -45,6 +45,7 @@ COMMANDS = (
     Command("bpe train", "rein.bpe.commands:train", "learn a vocabulary from text"),
     Command("bpe encode", "rein.bpe.commands:encode", "text in, token ids out"),
     Command("bpe decode", "rein.bpe.commands:decode", "token ids in, text out"),
+    Command("plan", "rein.models.plan_command:plan_command", "memory, time and layouts of a training run, before it"),
     Command("pretrain", "rein.train.pretrain:pretrain_command", "train a GPT on token shards, on one process or many"),
     Command(
         "critical-batch", "rein.recipes.critical_batch:critical_batch", "how large a batch still pays, by branches"

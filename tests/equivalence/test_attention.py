@@ -213,6 +213,16 @@ def test_a_gradient_of_the_gradient_is_refused():
         grad.sum().backward()
 
 
+@pytest.mark.parametrize("options", [{}, {"band": 8}, {"dropout": 0.1}])
+def test_shapes_without_contents(options):
+    state = torch.get_rng_state()
+    qkv = torch.empty(2, 200, 48, device="meta", requires_grad=True)
+    out = causal_attention(qkv, 2, **options)
+    assert out.shape == (2, 200, 16)
+    assert torch.autograd.grad(out, qkv, torch.empty_like(out))[0].shape == qkv.shape
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_impossible_arguments():
     with pytest.raises(AssertionError, match="a band of 0 keys leaves out the query's own"):
         causal_attention(torch.zeros(1, 2, 6), 2, band=0)

@@ -3,14 +3,14 @@
     causal_attention   fused queries, keys, values in; the mixed values out; the form that is fastest where it runs
     Cache              what a model has read, for decoding: all keys of a dense layer, the last W of a banded one
 
-                        whole rows              a band or documents
-    CPU, bfloat16       kept weights, ≤ 1024    blocks of queries, kept weights
-    CPU, otherwise      PyTorch's               blocks of queries; long documents each by itself
-    GPU                 PyTorch's               flash attention over packed spans, else FlexAttention, else a mask
+                        dense                   a band or documents
+    CPU, bfloat16       blocks up to 1,024      blocks of queries, each with the keys it may see
+    CPU, otherwise      PyTorch's operator      the same; but long documents without a band each by itself
+    GPU                 PyTorch's operator      flash attention over packed spans, else FlexAttention, else a mask
 
 On a CPU a band costs what it reads: a block of queries multiplies its own keys and the band before it, T · (W + block)
-instead of T²/2 products, and masks only its two corners. Attention weights are kept for the backward pass where they
-are few; PyTorch's own operator makes them again.
+instead of T²/2 products, and masks only its two corners. The gradients are hand-written. Attention weights are kept for
+them where they are few, and made again where they are many. Blocks are also how a CPU does dropout.
 
 Source   Child 2019 (`local` attention of openai/sparse_attention), which Brown 2020 §2.1 alternates with dense layers;
          Radford 2018 §3.1 for the dense form and its dropout.
@@ -75,7 +75,11 @@ def causal_attention(
     device = qkv_BT3I.device.type
     assert width % (3 * n_head) == 0, f"{width} numbers are not queries, keys and values of {n_head} heads"
     assert band is None or band >= 1, f"a band of {band} keys leaves out the query's own"
-    if torch.is_autocast_enabled(device) and qkv_BT3I.dtype == torch.float32:
+    if (
+        qkv_BT3I.dtype == torch.float32
+        and torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+    ):
         qkv_BT3I = qkv_BT3I.to(torch.get_autocast_dtype(device))
     if band is not None and band >= T:
         band = None
@@ -484,8 +488,9 @@ def _shared(documents_BT: Tensor, what: object, make: Callable[[Tensor], Made]) 
 
 @contextmanager
 def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """For its duration the random numbers of this device are those of a seed."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type=device.type):
+    """For its duration the random numbers of a CUDA device, or of the CPU, are those of a seed."""
+    devices, kind = ([device], "cuda") if device.type == "cuda" else ([], "cpu")
+    with torch.random.fork_rng(devices, device_type=kind):
         torch.manual_seed(seed)
         yield
 
