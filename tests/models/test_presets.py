@@ -108,6 +108,10 @@ def test_models_that_cannot_be(name, changes, words):
         ({"slots": 8, "parallel": "dp=3"}, "cannot be shared by the 3 batch processes"),
         ({"slots": 2, "parallel": "dp=4"}, "cannot be shared by the 4 batch processes"),
         ({"compile": True, "parallel": "tp=2"}, "--compile does not work with"),
+        ({"ramp": "noise", "noise_every_updates": 0}, "measures nothing"),
+        ({"ramp": "noise", "parallel": "pp=2"}, "--ramp noise cannot be had with --parallel pp=2"),
+        ({"ramp": "noise", "parallel": "fsdp=2,tp=2"}, "--ramp noise cannot be had with --parallel fsdp=2,tp=2"),
+        ({"ramp": "noise", "parallel": "fsdp=2", "slots": 8}, "differ in their last bits"),
         ({"noise_every_updates": -1}, "--noise-every-updates is -1"),
     ],
 )

@@ -1,6 +1,7 @@
 """Pre-training: what a run leaves behind, that it learns, and that nothing that happens to it changes its numbers."""
 
 import dataclasses
+import itertools
 import json
 import math
 import random
@@ -267,6 +268,53 @@ def test_bfloat16_learns_as_well(finished, corpus, tmp_path):
         [r["heldout_loss"] for r in read_rows(x / "metrics.jsonl") if "heldout_loss" in r][-1] for x in (finished, run)
     ]
     assert last[1] == pytest.approx(last[0], abs=0.05)
+
+
+def test_a_batch_that_follows_the_noise(corpus, tmp_path):
+    """It grows, by its own rules, and a run that is interrupted and continued grows alike."""
+    changes = {"ramp": "noise", "ramp_from_sequences": 2, "sequences_per_batch": 32, "noise_every_updates": 1,
+               "train_tokens": 32 * 1500, "log_every_updates": 1, "dropout": 0.0}  # fmt: skip
+    run = pretrain(settings(corpus, tmp_path / "run", **changes))
+    sizes = [row["sequences_per_batch"] for row in read_rows(run / "metrics.jsonl") if "sequences_per_batch" in row]
+    assert sizes[0] == 2
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 4
+    assert max(b / a for a, b in itertools.pairwise(sizes)) <= 2
+    branch = pretrain(
+        settings(corpus, tmp_path / "branch", **changes | {"train_tokens": 32 * 1800, "branch_from": run})
+    )
+    more = [row["sequences_per_batch"] for row in read_rows(branch / "metrics.jsonl") if "sequences_per_batch" in row]
+    assert more[0] == sizes[-1]
+
+
+def test_a_branch_begins_where_another_run_stood(finished, corpus, tmp_path):
+    """With the same settings and a longer way to go, it is the run that went that way from the beginning."""
+    changes = {"warmup_tokens": 512, "decay_tokens": 32 * 8 * 80}
+    short = pretrain(settings(corpus, tmp_path / "short", **changes))
+    longer = {**changes, "train_tokens": 32 * 8 * 60, "evaluate_every_tokens": 32 * 8 * 60}
+    branch = pretrain(settings(corpus, tmp_path / "branch", branch_from=short, **longer))
+    whole = pretrain(settings(corpus, tmp_path / "whole", **longer))
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(branch)[name]), name
+    assert checkpoint.read_about(checkpoint.latest(branch))["parents"] == [str(short)]
+
+
+def test_branching_from_what_is_no_run_of_ours(finished, corpus, tmp_path):
+    with pytest.raises(UserError, match="other sizes"):
+        pretrain(settings(corpus, tmp_path / "run", branch_from=finished, n_layer=3))
+    with pytest.raises(UserError, match="does not exist"):
+        pretrain(settings(corpus, tmp_path / "other", branch_from=tmp_path / "nowhere"))
+
+
+def test_a_loss_that_rises_and_stays_stops_the_run(corpus, tmp_path):
+    """The rate is raised ten-thousandfold, in a branch: the guard stops it, and says so in the run folder."""
+    changes = {"train_tokens": 32 * 8 * 60, "warmup_tokens": 512, "dropout": 0.0, "keep_checkpoints": 1}
+    good = pretrain(settings(corpus, tmp_path / "good", **changes))
+    wild = {**changes, "train_tokens": 32 * 8 * 200, "learning_rate": 30.0, "spike_patience_updates": 5}
+    config = settings(corpus, tmp_path / "wild", branch_from=good, checkpoint_every_s=0.0, **wild)
+    with pytest.raises(UserError, match=r"loss (is .* nats/token|.*has loss nan)|has loss"):
+        pretrain(config)
+    assert json.loads((tmp_path / "wild" / "stopped.json").read_text())
 
 
 def test_old_checkpoints_are_removed(corpus, tmp_path):

@@ -175,8 +175,27 @@ class PretrainConfig:
                 f"--slots {self.slots} cannot be shared by the {ranks} batch processes of --parallel {layout}.",
                 f"Their number must be a power of two, and {self.slots} a multiple of it.",
             )
+        if self.ramp == "noise":
+            self._check_noise(layout)
         if self.compile and layout.tp > 1:
             raise UserError(f"--compile does not work with --parallel tp={layout.tp}.", "Leave one of them out.")
+
+    def _check_noise(self, layout: Layout) -> None:
+        """A ramp that follows the noise needs a small and a large batch, and with slots the same bits of both."""
+        piped = layout.pp > 1 and layout.dp == 1
+        if self.noise_every_updates == 0:
+            raise UserError("--ramp noise with --noise-every-updates 0 measures nothing.", "Leave out the second.")
+        if piped or (layout.fsdp > 1 and (layout.tp > 1 or layout.pp > 1)):
+            raise UserError(
+                f"--ramp noise cannot be had with --parallel {layout}: no process sees a part of the batch alone.",
+                "Use --ramp paper, or dp.",
+            )
+        if self.slots and layout.fsdp > 1:
+            raise UserError(
+                f"--ramp noise with --slots {self.slots} cannot be had with --parallel {layout}: the norms that decide "
+                "the batch differ in their last bits.",
+                "Use dp, or --ramp paper.",
+            )
 
     @property
     def layout(self) -> Layout:

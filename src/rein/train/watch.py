@@ -77,10 +77,12 @@ class Watch:
         self.layernorm = NoiseScale.from_state(state["layernorm"]) if state else NoiseScale()
         self._controller: BatchController | None = None
         if config.ramp == "noise":
+            kept = state.get("batch")  # not there, where a run branches from one with the paper's ramp
+            first = max(ramp.granule, ramp.start)
             self._controller = (
-                BatchController.from_state(state["batch"])
-                if state
-                else BatchController(start=max(ramp.granule, ramp.start), full=ramp.full, granule=ramp.granule)
+                BatchController.from_state(kept)
+                if kept
+                else BatchController(start=first, full=ramp.full, granule=ramp.granule)
             )
         self.guard = Guard(spike_nats=config.spike_nats, patience_updates=config.spike_patience_updates)
         if state:
