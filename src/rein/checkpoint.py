@@ -65,6 +65,7 @@ def save(
             files = {str(path.relative_to(part)): _fingerprint(path) for path in _files(part)}
             (part / "rein.json").write_text(json.dumps({**about, "files": files}, indent=2) + "\n", encoding="utf-8")
             for path in _files(part):
+                shutil.copymode(part / "rein.json", path)  # safetensors gives its files to their owner alone
                 _flush(path)
             for path in {path.parent for path in _files(part)}:
                 _flush(path)
@@ -89,7 +90,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: it has no rein.json.", "Give a run or a checkpoint.") from None
     except ValueError:
-        raise UserError(f"{path} is damaged.", f"Remove {folder}: an earlier checkpoint is then used.") from None
+        raise UserError(f"{path} is damaged.", f"Remove {folder}: an earlier one, if there is one, is then used.") from None
 
 
 def verify(folder: Path) -> None:
@@ -107,7 +108,7 @@ def verify(folder: Path) -> None:
             problem = "has changed since it was saved"
         else:
             continue
-        raise UserError(f"The checkpoint file {path} {problem}.", f"Remove {folder}: an earlier one is then used.")
+        raise UserError(f"The checkpoint file {path} {problem}.", f"Remove {folder}: an earlier one, if there is one, is then used.")
 
 
 def all_steps(folder: Path) -> list[Path]:

@@ -76,7 +76,10 @@ def parse_layout(text: str) -> Layout:
         if name not in known:
             raise UserError(f"--parallel {text} names {name!r}.", suggestion(name, known))
         if not number.isdigit() or int(number) < 1 or name in found:
-            raise UserError(f"--parallel {text}: {part!r} is not a whole number from 1, once.", "Write dp=2,tp=2.")
+            raise UserError(
+                f"--parallel {text}: {part!r} should be a kind and a whole number from 1, each kind once.",
+                "Write, for example, dp=2,tp=2.",
+            )
         found[name] = int(number)
     return Layout(**found)
 

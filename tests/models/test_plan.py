@@ -527,7 +527,7 @@ def test_a_page_where_nothing_fits(capsys):
     page = printed(capsys, model="gpt3-175b", gpus=8, gpu="l4")
     assert "Nothing fits: 23.0 GB are free" in page
     small = printed(capsys, model="gpt3-xl", gpus=1, gpu="l4")
-    assert "the fewest that would: 2, with --parallel" in small
+    assert "the fewest on which it fits: 2, with --parallel" in small
     here = printed(capsys, model="gpt3-xl", gpus=1, gpu="cpu", gpu_memory_gb=20, gpu_tflops=1.0)
     assert "Nothing fits: 19.6 GB are free" in here
     assert "a smaller model, may" in here

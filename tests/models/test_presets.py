@@ -101,8 +101,8 @@ def test_models_that_cannot_be(name, changes, words):
     ("changes", "words"),
     [
         ({"parallel": "dp=2,xp=2"}, "names 'xp'"),
-        ({"parallel": "dp=0"}, "'dp=0' is not a whole number"),
-        ({"parallel": "dp=2,dp=2"}, "once"),
+        ({"parallel": "dp=0"}, "'dp=0' should be a kind and a whole number"),
+        ({"parallel": "dp=2,dp=2"}, "each kind once"),
         ({"slots": 6}, "--slots is 6, but it must be a power of two"),
         ({"slots": 8, "parallel": "tp=2"}, "--slots 8 cannot be had with --parallel tp=2"),
         ({"slots": 8, "parallel": "dp=3"}, "cannot be shared by the 3 batch processes"),

@@ -65,7 +65,7 @@ class GPTConfig:
         if self.d_head is None and self.n_embd % self.n_head:
             raise UserError(
                 f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}.",
-                "Change one of them, or give d_head, the width of one head.",
+                "Change one of them.",
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout} is not in [0, 1).", "Use 0.1, or 0 for none.")

@@ -53,7 +53,7 @@ _NETWORKS_GBIT_S = {"ndr": 400, "hdr": 200, "edr": 100, "ethernet": 10}  # Infin
 _GPU_RESERVED_BYTES = GB  # an allowance for CUDA's context, its libraries and NCCL's buffers
 _GPU_MARGIN_FRAC = 0.1  # an allowance for what PyTorch's allocator on a GPU cannot use
 _CPU_RESERVED_BYTES = 400_000_000  # Python and PyTorch
-_CPU_MARGIN_FRAC = 0.5  # of the C library, asked to keep freed memory; measured: 0.1 to 1.3, benchmarks/plan_memory.py
+_CPU_MARGIN_FRAC = 0.5  # of the C library, asked to keep freed memory; measured: 0.1 to 1.4 (benchmarks/plan_memory.py)
 _GPT3 = tuple(f"gpt3-{size}" for size in ("small", "medium", "large", "xl", "2.7b", "6.7b", "13b", "175b"))
 
 
@@ -314,7 +314,7 @@ def _fitting(facts: dict[str, Any]) -> list[str]:
     fewest, found = facts["fewest_gpus"], facts["layouts"]
     enough = "no number of them up to 512 nodes would"
     if fewest is not None:
-        enough = f"the fewest that would: {fewest['gpus']:,}, with {_flags(fewest)}"
+        enough = f"the fewest on which it fits: {fewest['gpus']:,}, with {_flags(fewest)}"
     elif facts["machine"]["is_cpu"]:
         enough = "fewer sequences at once or in a batch, or a smaller model, may"
     if not found:

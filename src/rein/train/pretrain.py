@@ -37,6 +37,7 @@ from rein.models.gpt import GPT, GPTConfig, initial
 from rein.models.huggingface import Weights, read_config, save_model
 from rein.models.machine import keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
 from rein.models.parallel import Fill, Replica
+from rein.models.parallel import check as check_layout
 from rein.models.presets import preset
 from rein.progress import Progress
 from rein.report.runs import note_stop
@@ -70,7 +71,7 @@ def pretrain_command(config: PretrainConfig) -> None:
     as if it had never stopped. `--config RUN/config.json --out NEW` trains it again.
 
     --parallel starts that many processes on this machine. On several, start torchrun on each:
-    torchrun --nnodes 4 --nproc-per-node 8 … -m rein pretrain … --parallel fsdp=8,dp=4, with --out where all see it.
+    torchrun --nnodes 4 --nproc-per-node 8 … -m rein pretrain … --parallel dp=32, with --out where all see it.
 
     Examples
       rein pretrain --data data/pydocs --out runs/first
@@ -97,6 +98,8 @@ def pretrain(config: PretrainConfig) -> Path:
     keep_freed_memory()
     world = start(config.layout, resolve_device(config.device))
     _use_threads(config, world)
+    check_layout(shape, world)
+    granule(config, world.layout, sequences_at_once(config, world.layout, shape.n_ctx))
     with _run_folder(config, world) as run, interruptible() as interrupted, lost_peers(config.out):
         _train(config, world, run, interrupted, shape, train, heldout, tokenizer, order)
     stop()
@@ -299,10 +302,18 @@ def _source(run: RunFolder | None, config: PretrainConfig, shape: GPTConfig) -> 
     checkpoint.verify(folder)
     if not (folder / checkpoint.STATE).is_dir():
         raise UserError(f"{folder} has no training state to go on from.", "Give a checkpoint of `rein pretrain`.")
-    if read_config(folder) != shape:
+    saved = asdict(read_config(folder))
+    other = [f"{name}: {saved[name]} → {value}" for name, value in asdict(shape).items() if saved[name] != value]
+    if other:
         raise UserError(
-            f"{folder} holds a model of other sizes than this run's settings give.",
-            "The corpus or its tokenizer was rebuilt since, or it is another preset's; choose another --out.",
+            f"{folder} holds a model of other sizes than this run's settings give ({', '.join(other)}).",
+            "Give it its own --preset and sizes and the corpus it was trained on, or choose another --out.",
+        )
+    reached = checkpoint.read_about(folder)["position"]["tokens"]
+    if config.branch_from is not None and reached >= known(config.train_tokens):
+        raise UserError(
+            f"--train-tokens {config.train_tokens:,} is behind {folder}, which has seen {reached:,}.",
+            "It counts from the beginning of the run that is branched from: raise it.",
         )
     return folder
 
