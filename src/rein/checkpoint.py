@@ -90,7 +90,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: it has no rein.json.", "Give a run or a checkpoint.") from None
     except ValueError:
-        raise UserError(f"{path} is damaged.", f"Remove {folder}: an earlier one, if there is one, is then used.") from None
+        raise UserError(f"{path} is damaged.", f"Remove {folder}: one before it, if any, is then used.") from None
 
 
 def verify(folder: Path) -> None:
@@ -108,7 +108,9 @@ def verify(folder: Path) -> None:
             problem = "has changed since it was saved"
         else:
             continue
-        raise UserError(f"The checkpoint file {path} {problem}.", f"Remove {folder}: an earlier one, if there is one, is then used.")
+        raise UserError(
+            f"The checkpoint file {path} {problem}.", f"Remove {folder}: one before it, if any, is then used."
+        )
 
 
 def all_steps(folder: Path) -> list[Path]:
