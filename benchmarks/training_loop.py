@@ -146,7 +146,7 @@ def saving(name: str, folder: Path) -> None:
     for held in replica.held:
         held.parameter.grad = torch.zeros_like(held.parameter)
     replica.update(optimizer)
-    tokenizer = train_bpe(["some text to learn a small vocabulary from"], 300)
+    tokenizer = train_bpe(["some text to learn a small vocabulary from"], 260)
     watch = Watch(config, replica.world, Ramp(1, 1, 0, 1), {})
     print()
     for number in range(3):
