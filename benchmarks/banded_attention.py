@@ -6,7 +6,7 @@
 
 Work      layer: forward and backward of one attention layer over fused queries, keys, values; one sequence, 12 heads
           of 64. Model: an update (forward, backward, clip, AdamW) of `--model` with one sequence of the context; banded
-          as GPT-3 is, every other layer, against the same model with every layer dense. 8,192 tokens take 7 GB in bf16.
+          as GPT-3 is, every other layer, against the same model with every layer dense. 8,192 tokens take 7 to 8 GB.
 Time      process time on one thread, which other work on the machine disturbs least; the candidates take turns, and
           the smallest counts, the median beside it. Ratios are of the smallest times, to PyTorch's dense attention.
 Peers     dense: PyTorch's scaled_dot_product_attention, is_causal. mask: the same with the band as an explicit mask,

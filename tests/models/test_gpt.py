@@ -200,6 +200,15 @@ def test_dropout_is_a_function_of_its_seed_alone(norm):
     assert loss(5) == loss(6)
 
 
+def test_other_heads_drop_other_attention_weights():
+    attn = tiny(dropout=0.5).h["1"].attn
+    x = torch.randn(1, 12, 24, generator=torch.Generator().manual_seed(0))
+    first, again = (attn(x, Context(seed=3)) for _ in range(2))
+    attn.first_head = 3
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, attn(x, Context(seed=3)))
+
+
 def test_training_with_dropout_asks_for_a_seed():
     with pytest.raises(AssertionError, match="seed_dropout"):
         tiny(dropout=0.3).train()(tokens())

@@ -131,6 +131,7 @@ class Attention(nn.Module):
         super().__init__()
         self.n_head, self.layer, self.band = config.n_head, layer, config.band_of_layer(layer)
         self.dropout = config.dropout
+        self.first_head = 0  # of the whole layer's: another one where tensor parallelism has cut it
         self.c_attn = Linear(config.n_embd, 3 * config.d_inner)
         self.c_proj = Linear(config.d_inner, config.n_embd)
 
@@ -140,7 +141,10 @@ class Attention(nn.Module):
             return self.c_proj(context.cache.attend(self.layer, qkv_BT3I))  # type: ignore[no-any-return]
         dropped: dict[str, Any] = {}
         if context.seed is not None and self.dropout:
-            dropped = {"dropout": self.dropout, "seed": ops.site_seed(context.seed, 3 * self.layer + 4)}
+            dropped = {
+                "dropout": self.dropout,
+                "seed": ops.site_seed(context.seed, 3 * self.layer + 4 + (self.first_head << 20)),
+            }
         out_BTI = causal_attention(qkv_BT3I, self.n_head, band=self.band, documents_BT=context.documents_BT, **dropped)
         return self.c_proj(out_BTI)  # type: ignore[no-any-return]
 

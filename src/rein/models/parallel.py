@@ -210,6 +210,7 @@ class Replica:
     def _cut_block(self, block: Block) -> None:
         tp = self.world.group("tp")
         block.attn.n_head //= self.world.layout.tp
+        block.attn.first_head = self.world.place("tp") * block.attn.n_head  # its heads drop weights of their own
         block.attn.c_attn = ColumnLinear(block.attn.c_attn, tp)
         block.attn.c_proj = RowLinear(block.attn.c_proj, tp)
         block.mlp.c_fc = ColumnLinear(block.mlp.c_fc, tp)
