@@ -24,7 +24,8 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from rein.models.attention import causal_attention, seen_keys
+from rein.models.attention import causal_attention
+from rein.models.attention_plain import seen_keys
 from rein.models.gpt import GPT, GPTConfig
 from rein.models.machine import autocast, keep_freed_memory
 from rein.models.presets import preset

@@ -42,12 +42,13 @@ def main() -> None:
         cases = [{"layout": layout, "kind": kind} for layout in LAYOUTS[processes] for kind in KINDS]
         slotted = [{"layout": layout, "kind": "gpt2", "slots": 8, "dropout": 0.1} for layout in SLOTTED[processes]]
         found = launch(processes, cases + slotted)
-        hashes += [(processes, layout["layout"], it["last"]) for layout, it in zip(slotted, found[len(cases) :])]  # noqa: B905
+        plain, in_slots = found[: len(cases)], found[len(cases) :]
+        hashes += [(processes, case["layout"], it["last"]) for case, it in zip(slotted, in_slots, strict=True)]
         if processes == 1:
-            single = dict(zip(KINDS, found, strict=False))
+            single = dict(zip(KINDS, plain, strict=True))
             continue
         for layout in LAYOUTS[processes]:
-            pairs = [(single[c["kind"]], f) for c, f in zip(cases, found, strict=False) if c["layout"] == layout]
+            pairs = [(single[c["kind"]], f) for c, f in zip(cases, plain, strict=True) if c["layout"] == layout]
             same = all(one["first"] == many["first"] for one, many in pairs)
             apart = [max(difference(one[what], many[what]) for one, many in pairs)
                      for what in ("losses", "norms", "heldout")]  # fmt: skip

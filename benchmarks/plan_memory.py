@@ -174,7 +174,8 @@ def train(config: Any, world: Any, row: dict[str, Any], *, updates: int) -> Iter
 
     from rein import optim
     from rein.models.gpt import initial
-    from rein.models.parallel import Replica, Slot
+    from rein.models.parallel import Replica
+    from rein.models.slots import Slot
 
     replica = Replica(config, world, lambda name, shape: initial(config, name, shape, 0), precision=row["precision"],
                       recompute=row["recompute"])  # fmt: skip

@@ -103,6 +103,13 @@ def test_an_unknown_command_is_answered(words, problem, fix, capsys):
     assert fix in err
 
 
+@pytest.mark.parametrize(("rank", "lines"), [("0", 2), ("1", 0), ("10", 0)])
+def test_of_several_processes_the_first_one_says_what_is_wrong(rank, lines, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", rank)
+    assert main(["zzz"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == lines
+
+
 def test_a_users_mistake_ends_with_2_and_no_traceback():
     ended = run(*PLAY, "--what", "fail")
     assert ended.returncode == 2

@@ -71,6 +71,32 @@ def log(run: RunFolder, first: int, last: int, *, wall_s: float = 0.0) -> None:
             run.log(opt_step=n, tokens=n * 100, wall_s=wall_s + n + 0.5, heldout_loss=4 - n / 100)
 
 
+def train(path: Path, first: int, last: int, *, kinds: tuple[str, ...] = ("memory",)) -> None:
+    """A start that is mirrored while it logs those updates."""
+    with start(path) as run, Mirrors(run.path, kinds) as mirrored:
+        log(run, first, last)
+        mirrored.pump()
+
+
+def resume(path: Path, after: int, last: int) -> None:
+    """A mirrored start from the checkpoint at `after`; its rows are later ones."""
+    with start(path) as run:
+        run.truncate_after(after)
+        with Mirrors(run.path, ["memory"]) as mirrored:
+            log(run, after + 1, last, wall_s=1000)
+            mirrored.pump()
+
+
+def stopped_and_resumed(path: Path, kind: str) -> None:
+    """Updates 0 … 20 are sent; then the run goes back to 10 and on to 30, and is sent again."""
+    with start(path) as run:
+        log(run, 0, 20)
+        mirror(path, [kind])
+        run.truncate_after(10)
+        log(run, 11, 30, wall_s=1000)
+        mirror(path, [kind])
+
+
 def told(kept: list[tuple[int, dict]], name: str) -> list[int]:
     return [step for step, row in kept if name in row]
 
@@ -181,9 +207,7 @@ def test_every_row_arrives_once_with_the_settings_of_the_run(tmp_path, memory):
 
 
 def test_without_kinds_there_is_nothing(tmp_path):
-    with start(tmp_path) as run, Mirrors(run.path, ()) as mirrored:
-        log(run, 0, 3)
-        mirrored.pump()
+    train(tmp_path, 0, 3, kinds=())
     assert not (tmp_path / mirrors.STATE).exists()
     assert not (tmp_path / "mirrors.lock").exists()
 
@@ -252,9 +276,7 @@ def test_one_that_hangs_keeps_neither_the_others_nor_the_end(tmp_path, memory, m
     kind = memory()
     monkeypatch.setitem(KINDS, "hanging", Kind(Hanging, "json", True, ""))
     began = time.monotonic()
-    with start(tmp_path) as run, Mirrors(run.path, ["hanging", "memory"]) as mirrored:
-        log(run, 0, 3)
-        mirrored.pump()
+    train(tmp_path, 0, 3, kinds=("hanging", "memory"))
     assert time.monotonic() - began < 10
     assert told(kind.kept, "train_loss") == [0, 1, 2, 3]
     assert "The mirror hanging stopped: did not take the last rows within 0 s." in capsys.readouterr().err
@@ -268,14 +290,10 @@ def test_one_that_hangs_keeps_neither_the_others_nor_the_end(tmp_path, memory, m
 @pytest.mark.parametrize("takes_back", [True, False])
 def test_the_next_start_sends_what_came_after(tmp_path, memory, takes_back):
     kind = memory(takes_back=takes_back)
-    with start(tmp_path) as run, Mirrors(run.path, ["memory"]) as mirrored:
-        log(run, 0, 10)
-        mirrored.pump()
+    train(tmp_path, 0, 10)
     with start(tmp_path) as run:  # without a mirror
         log(run, 11, 14)
-    with start(tmp_path) as run, Mirrors(run.path, ["memory"]) as mirrored:
-        log(run, 15, 20)
-        mirrored.pump()
+    train(tmp_path, 15, 20)
     assert told(kind.kept, "train_loss") == list(range(21))
     assert [purge_step for _, purge_step in kind.opened] == [0, None]
     assert len({about.id for about, _ in kind.opened}) == 1
@@ -284,13 +302,8 @@ def test_the_next_start_sends_what_came_after(tmp_path, memory, takes_back):
 @pytest.mark.parametrize("resumed_at", [0, 7, 10, 19])
 def test_one_that_takes_rows_back_shows_the_file_as_it_is_after_a_resume(tmp_path, memory, resumed_at):
     kind = memory(takes_back=True)
-    with start(tmp_path) as run, Mirrors(run.path, ["memory"]):
-        log(run, 0, 20)
-    with start(tmp_path) as run:
-        run.truncate_after(resumed_at)
-        with Mirrors(run.path, ["memory"]) as mirrored:
-            log(run, resumed_at + 1, 30, wall_s=1000)
-            mirrored.pump()
+    train(tmp_path, 0, 20)
+    resume(tmp_path, resumed_at, 30)
     file = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert kind.kept == [(row.pop("opt_step"), row) for row in file]
 
@@ -298,13 +311,8 @@ def test_one_that_takes_rows_back_shows_the_file_as_it_is_after_a_resume(tmp_pat
 @pytest.mark.parametrize("resumed_at", [0, 7, 10, 19])
 def test_one_that_cannot_keeps_the_first_of_each_row_after_a_resume(tmp_path, memory, resumed_at):
     kind = memory(takes_back=False)
-    with start(tmp_path) as run, Mirrors(run.path, ["memory"]):
-        log(run, 0, 20)
-    with start(tmp_path) as run:
-        run.truncate_after(resumed_at)
-        with Mirrors(run.path, ["memory"]) as mirrored:
-            log(run, resumed_at + 1, 18, wall_s=1000)
-            mirrored.pump()
+    train(tmp_path, 0, 20)
+    resume(tmp_path, resumed_at, 18)
     mirror(tmp_path, ["memory"])  # stopped once more in the midst of what is made again
     with start(tmp_path) as run, Mirrors(run.path, ["memory"]):
         log(run, 19, 30, wall_s=2000)
@@ -446,12 +454,7 @@ def test_tensorboard_reads_back_what_the_file_says_after_a_resume(tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with start(tmp_path) as run:
-        log(run, 0, 20)
-        mirror(tmp_path, ["tensorboard"])
-        run.truncate_after(10)
-        log(run, 11, 30, wall_s=1000)
-        mirror(tmp_path, ["tensorboard"])
+    stopped_and_resumed(tmp_path, "tensorboard")
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {"tokens", "wall_s", "train_loss", "heldout_loss"} == set(events.Tags()["scalars"])
@@ -466,12 +469,7 @@ def test_tensorboard_reads_back_what_the_file_says_after_a_resume(tmp_path):
 def test_mlflow_has_every_row_once(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    with start(tmp_path / "run") as run:
-        log(run, 0, 20)
-        mirror(run.path, ["mlflow"])
-        run.truncate_after(10)
-        log(run, 11, 30, wall_s=1000)
-        mirror(run.path, ["mlflow"])
+    stopped_and_resumed(tmp_path / "run", "mlflow")
     client = mlflow.MlflowClient()
     (found,) = client.search_runs([client.get_experiment_by_name("rein").experiment_id])
     assert found.data.params["n_layer"] == "2"
@@ -485,12 +483,7 @@ def test_trackio_has_every_row_once(tmp_path, monkeypatch):
 
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
     pytest.importorskip("trackio", reason="trackio is not installed")
-    with start(tmp_path / "run") as run:
-        log(run, 0, 20)
-        mirror(run.path, ["trackio"])
-        run.truncate_after(10)
-        log(run, 11, 30, wall_s=1000)
-        mirror(run.path, ["trackio"])
+    stopped_and_resumed(tmp_path / "run", "trackio")
     rows = sqlite3.connect(tmp_path / "trackio" / "rein.db").execute("select step, metrics from metrics").fetchall()
     steps = [step for step, metrics in rows if "train_loss" in json.loads(metrics)]
     assert sorted(steps) == list(range(31))

@@ -35,6 +35,14 @@ def gaussian(rng, trials, b_small, b_big, *, gradient_sq=GRADIENT_SQ):
     return [(s, b_small, b, b_big) for s, b in zip((small**2).sum(1), (big**2).sum(1), strict=True)]
 
 
+def estimated(measurements, **settings_of):
+    """The estimate after all measurements, one by one."""
+    noise = NoiseScale(**settings_of)
+    for m in measurements:
+        noise.update(*m)
+    return noise.estimate()
+
+
 def covered(estimates, true):
     """The part of the intervals that hold the truth; none of them may be empty."""
     assert all(e.low <= e.high for e in estimates)
@@ -95,21 +103,13 @@ def by_definition(measurements, decay):
 def test_the_running_sums_are_the_definition():
     rng = np.random.default_rng(1)
     measurements = [m for i in range(60) for m in gaussian(rng, 1, 4, 16 + i, gradient_sq=30)]
-    noise = NoiseScale(decay=0.9)
-    for m in measurements:
-        noise.update(*m)
-    found = noise.estimate()
+    found = estimated(measurements, decay=0.9)
     assert (found.b_simple, found.low, found.high) == pytest.approx(by_definition(measurements, 0.9), rel=1e-9)
 
 
 def test_its_interval_holds_the_truth():
     rng = np.random.default_rng(2)
-    estimates = []
-    for _ in range(200):
-        noise = NoiseScale()
-        for m in gaussian(rng, 100, 4, 64):
-            noise.update(*m)
-        estimates.append(noise.estimate())
+    estimates = [estimated(gaussian(rng, 100, 4, 64)) for _ in range(200)]
     assert 0.90 <= covered(estimates, TRUE) <= 0.99, "a 95% interval"
     assert np.median([e.high - e.low for e in estimates]) < 0.7 * TRUE, "and one that says something"
 
@@ -117,12 +117,7 @@ def test_its_interval_holds_the_truth():
 def test_it_is_right_while_the_batch_ramps():
     """From 8 to 206 sequences: no bias from the small batches, and an interval that is not wide because of them."""
     rng = np.random.default_rng(3)
-    estimates = []
-    for _ in range(200):
-        noise = NoiseScale()
-        for i in range(100):
-            noise.update(*gaussian(rng, 1, 4, 8 + 2 * i, gradient_sq=20)[0])
-        estimates.append(noise.estimate())
+    estimates = [estimated(gaussian(rng, 1, 4, 8 + 2 * i, gradient_sq=20)[0] for i in range(100)) for _ in range(200)]
     true = VARIANCE * D / 20
     assert 0.90 <= covered(estimates, true) <= 0.99
     values = np.array([e.b_simple for e in estimates])
@@ -131,12 +126,7 @@ def test_it_is_right_while_the_batch_ramps():
 
 def test_it_is_right_after_few_measurements():
     rng = np.random.default_rng(4)
-    estimates = []
-    for _ in range(300):
-        noise = NoiseScale()
-        for m in gaussian(rng, 4, 4, 64, gradient_sq=20):
-            noise.update(*m)
-        estimates.append(noise.estimate())
+    estimates = [estimated(gaussian(rng, 4, 4, 64, gradient_sq=20)) for _ in range(300)]
     assert 0.90 <= covered(estimates, VARIANCE * D / 20) <= 0.99
 
 
@@ -152,12 +142,7 @@ def test_it_follows_a_change():
 
 def test_a_gradient_that_cannot_be_told_from_0_has_no_upper_end():
     rng = np.random.default_rng(6)
-    estimates = []
-    for _ in range(200):
-        noise = NoiseScale()
-        for m in gaussian(rng, 60, 4, 64, gradient_sq=0.0):
-            noise.update(*m)
-        estimates.append(noise.estimate())
+    estimates = [estimated(gaussian(rng, 60, 4, 64, gradient_sq=0.0)) for _ in range(200)]
     assert np.mean([math.isinf(e.high) for e in estimates]) > 0.9
     assert all(e.low < math.inf for e in estimates)
     assert any(math.isinf(e.b_simple) for e in estimates)
@@ -167,35 +152,24 @@ def test_a_gradient_that_cannot_be_told_from_0_has_no_upper_end():
 
 
 def test_before_it_can_know():
-    noise = NoiseScale()
-    assert str(noise.estimate()) == "not known yet"
-    noise.update(202.0, 4, 14.5, 64)
-    found = noise.estimate()
+    assert str(estimated([])) == "not known yet"
+    found = estimated([(202.0, 4, 14.5, 64)])
     assert (found.b_simple, found.low, found.high) == (pytest.approx(400.0), 0.0, math.inf)
 
 
 def test_averages_that_are_not_even_positive():
-    noise = NoiseScale()
-    for wobble in (1.0, 1.1, 0.9):
-        noise.update(0.5 * wobble, 4, 0.9 * wobble, 64)  # less noise in the small batch: tr(Σ) below 0
-    found = noise.estimate()
+    # less noise in the small batch: tr(Σ) below 0
+    found = estimated((0.5 * wobble, 4, 0.9 * wobble, 64) for wobble in (1.0, 1.1, 0.9))
     assert (found.b_simple, found.low, found.high) == (0.0, 0.0, 0.0)
-    noise = NoiseScale()
-    for wobble in (1.0, 2.0, -1.0):
-        noise.update(10.0 - wobble, 4, 0.5, 64)  # more noise than tr(Σ) / B explains: |G|² below 0
-    assert noise.estimate().b_simple == math.inf
-    noise = NoiseScale()
-    noise.update(0.0, 4, 0.0, 64)
-    assert math.isnan(noise.estimate().b_simple)
+    # more noise than tr(Σ) / B explains: |G|² below 0
+    assert estimated((10.0 - wobble, 4, 0.5, 64) for wobble in (1.0, 2.0, -1.0)).b_simple == math.inf
+    assert math.isnan(estimated([(0.0, 4, 0.0, 64)]).b_simple)
 
 
 @given(values=st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6), st.integers(2, 512)), min_size=1, max_size=30))
 @settings(deadline=None)
 def test_whatever_is_measured_the_estimate_is_in_its_interval(values):
-    noise = NoiseScale()
-    for small_sq, big_sq, b_big in values:
-        noise.update(small_sq, 1, big_sq, b_big)
-    found = noise.estimate()
+    found = estimated((small_sq, 1, big_sq, b_big) for small_sq, big_sq, b_big in values)
     assert 0 <= found.low <= found.high
     assert math.isnan(found.b_simple) or found.low <= found.b_simple <= found.high
     row = json.loads(json.dumps(found.row(), allow_nan=False))
@@ -308,6 +282,16 @@ def layer_norms(model):
     return [p for m in model.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()]
 
 
+def layer_norm_gradient_sq(model):
+    """|G|² of the LayerNorm parameters that have a gradient."""
+    return sum(p.grad.square().sum().item() for p in layer_norms(model) if p.grad is not None)
+
+
+def seven(dtype=torch.float64):
+    """Seven examples for `Normed`."""
+    return torch.randn(7, 3, 6, dtype=dtype)
+
+
 def one_by_one(model, loss, examples):
     """Each example's gradient of the LayerNorm parameters, from a backward pass of its own: (B, P)."""
     rows = []
@@ -327,7 +311,7 @@ def measured(model, loss, parts, *, scale):
 
 @pytest.mark.parametrize("checkpointed", [None, "reentrant", "not reentrant"])
 def test_each_example_as_if_it_were_alone(checkpointed):
-    model, x = Normed(checkpointed), torch.randn(7, 3, 6, dtype=torch.float64, requires_grad=True)
+    model, x = Normed(checkpointed), seven().requires_grad_()
     reference = Normed()
     rows = one_by_one(reference, reference.loss, x)
     examples = measured(model, model.loss, x.split(3), scale=7)  # micro-batches of 3, 3 and 1
@@ -336,7 +320,7 @@ def test_each_example_as_if_it_were_alone(checkpointed):
     assert (b_small, b_big) == (1, 7)
     assert small_sq == pytest.approx(rows.square().sum(1).mean().item(), rel=1e-10)
     assert big_sq == pytest.approx(rows.mean(0).square().sum().item(), rel=1e-10)
-    assert big_sq == pytest.approx(sum(p.grad.square().sum().item() for p in layer_norms(model)), rel=1e-10)
+    assert big_sq == pytest.approx(layer_norm_gradient_sq(model), rel=1e-10)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -355,7 +339,7 @@ def test_a_gpt(norm):
     torch.testing.assert_close(examples.squared_norms().double(), rows.square().sum(1), rtol=1e-4, atol=0)
     small_sq, _, big_sq, b_big = measurement(examples.totals())
     assert (small_sq, b_big) == (pytest.approx(rows.square().sum(1).mean().item(), rel=1e-4), 6)
-    assert big_sq == pytest.approx(sum(p.grad.square().sum().item() for p in layer_norms(model)), rel=1e-4)
+    assert big_sq == pytest.approx(layer_norm_gradient_sq(model), rel=1e-4)
 
 
 @pytest.mark.parametrize("how", ["autocast", "weights in bfloat16"])
@@ -375,7 +359,7 @@ def test_in_bfloat16(how):
 
 
 def test_the_model_is_as_it_was():
-    plain, watched, x = Normed(), Normed(), torch.randn(7, 3, 6, dtype=torch.float64)
+    plain, watched, x = Normed(), Normed(), seven()
     plain.loss(x).backward()
     measured(watched, watched.loss, [x], scale=7)
     for a, b in zip(plain.parameters(), watched.parameters(), strict=True):
@@ -388,7 +372,7 @@ def test_the_model_is_as_it_was():
 
 
 def test_it_starts_afresh_each_time():
-    model, x = Normed(), torch.randn(7, 3, 6, dtype=torch.float64)
+    model, x = Normed(), seven()
     examples = LayerNormExamples(model, scale=7)
     totals = []
     for _ in range(2):
@@ -401,7 +385,7 @@ def test_it_starts_afresh_each_time():
 
 
 def test_checkpointing_still_frees_the_inputs():
-    model, x = Normed("not reentrant"), torch.randn(7, 3, 6, dtype=torch.float64)
+    model, x = Normed("not reentrant"), seven()
     inputs = []
     model.first[1].register_forward_hook(
         lambda norm, args, out: inputs.append(StorageWeakRef(args[0].untyped_storage()))
@@ -413,12 +397,10 @@ def test_checkpointing_still_frees_the_inputs():
 
 
 def test_frozen_layer_norms_do_not_count():
-    model, x = Normed(), torch.randn(7, 3, 6, dtype=torch.float64)
+    model, x = Normed(), seven()
     model.first[1].requires_grad_(False)
     examples = measured(model, model.loss, [x], scale=7)
-    assert measurement(examples.totals())[2] == pytest.approx(
-        sum(p.grad.square().sum().item() for p in layer_norms(model) if p.grad is not None), rel=1e-10
-    )
+    assert measurement(examples.totals())[2] == pytest.approx(layer_norm_gradient_sq(model), rel=1e-10)
 
 
 def test_what_cannot_be_measured():
@@ -433,7 +415,7 @@ def test_what_cannot_be_measured():
 
 def test_sharded_parameters(tmp_path):
     """FSDP2 makes parameters DTensors and gathers them for the forward pass; here on one process."""
-    model, x = Normed(dtype=torch.float32), torch.randn(7, 3, 6)
+    model, x = Normed(dtype=torch.float32), seven(torch.float32)
     expected = measured(model, model.loss, x.split(4), scale=7).totals()
     dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
     try:

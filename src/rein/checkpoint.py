@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from rein.errors import UserError, writing
+from rein.optim import adam_state
 
 STATE = "training_state"
 
@@ -47,21 +48,19 @@ def save(
     """
     part = folder.with_name(folder.name + ".part")
     if group is not None and dist.get_rank(group) > 0:
-        dist.barrier(group)  # the folder is there
+        _meet(group)  # the folder is there
         write(part)
-        dist.barrier(group)  # all have written
+        _meet(group)  # all have written
         return
     if part.exists():
         shutil.rmtree(part)
     try:
         with writing(folder):
             part.mkdir(parents=True)
-            if group is not None:
-                dist.barrier(group)
+            _meet(group)
             with _disk_errors_as_such():
                 write(part)
-            if group is not None:
-                dist.barrier(group)
+            _meet(group)
             files = {str(path.relative_to(part)): _fingerprint(path) for path in _files(part)}
             (part / "rein.json").write_text(json.dumps({**about, "files": files}, indent=2) + "\n", encoding="utf-8")
             for path in _files(part):
@@ -76,6 +75,12 @@ def save(
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def _meet(group: dist.ProcessGroup | None) -> None:
+    """Until all processes that write are here."""
+    if group is not None:
+        dist.barrier(group)
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -116,12 +121,21 @@ def verify(folder: Path) -> None:
 def all_steps(folder: Path) -> list[Path]:
     """The whole checkpoints in a run's `checkpoints` folder, oldest first."""
     found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=step_of)
 
 
 def step_folder(folder: Path, opt_step: int) -> Path:
     """Where the checkpoint after `opt_step` updates belongs."""
     return folder / f"step-{opt_step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """After how many updates a checkpoint was made: what `step_folder` wrote into its name.
+
+    Example  >>> step_of(step_folder(Path("checkpoints"), 1000))
+             1000
+    """
+    return int(path.name.removeprefix("step-"))
 
 
 def latest(path: Path) -> Path:
@@ -173,14 +187,11 @@ def optimizer_tensors(parameters: Iterable[tuple[str, Tensor]], optimizer: torch
 
     They are the tensors themselves: what is read into them, the optimiser has.
     """
-    found = {}
-    for name, parameter in parameters:
-        state = optimizer.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), device=parameter.device if parameter.is_cuda else None)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        found.update({f"{name}/{key}": value for key, value in state.items()})
-    return found
+    return {
+        f"{name}/{key}": value
+        for name, parameter in parameters
+        for key, value in adam_state(optimizer, parameter).items()
+    }
 
 
 def write_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from rein import __version__
 from rein.config import from_flags
-from rein.errors import UserError, suggestion
+from rein.errors import UserError, speaks, suggestion
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ COMMANDS = (
     ),
     Command("finetune", "rein.train.finetune:finetune", "GPT-1's fine-tuning: classify, entail, compare, choose"),
     Command("runs", "rein.report.runs:list_runs", "the runs there are: how far, how good, how fast"),
-    Command("runs compare", "rein.report.runs:compare_runs", "what differs between runs, in settings and in results"),
+    Command("runs compare", "rein.report.comparison:compare_runs", "what differs between runs, in settings and results"),
     Command("runs watch", "rein.web.runs:watch", "the runs of a folder in the browser, as they go on"),
     Command("runs mirror", "rein.mirrors:mirror_command", "send a run's metrics to TensorBoard, W&B, MLflow, trackio"),
     Command("import", "rein.models.interchange:import_command", "a model of OpenAI's or Hugging Face's, made ours"),
@@ -77,11 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where a reader that went away is still ours to handle
     except UserError as error:
-        if _speaks():
+        if speaks():
             print(f"UserError: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        if _speaks():
+        if speaks():
             print(
                 "Interrupted. What was saved is whole: the same command continues a run, --resume a lesson.",
                 file=sys.stderr,
@@ -91,11 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) went away. Point stdout at nothing, so that the interpreter's own flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-
-
-def _speaks() -> bool:
-    """Of several processes that torchrun started, the first one speaks for all; what is wrong is wrong in each."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _run(words: list[str]) -> int:

@@ -29,7 +29,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from rein.errors import UserError, suggestion
+from rein.errors import UserError, speaks, suggestion
 
 T = TypeVar("T")
 _WAIT = timedelta(minutes=30)  # for a process that evaluates or writes while the others wait
@@ -149,11 +149,6 @@ class World:
 def launched() -> bool:
     """Whether torchrun (or another launcher with its variables) started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def speaks() -> bool:
-    """Whether this process may write to the terminal: the first one of a launch."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def launch(layout: Layout, words: Sequence[str]) -> NoReturn:
@@ -361,3 +356,24 @@ class TreeSum:
 def fixed_sum(numbers: Iterable[float]) -> float:
     """The correctly rounded sum: the same whoever held which summand."""
     return math.fsum(numbers)
+
+
+def row_squares(x: Tensor) -> Tensor:
+    """Σ x² of every row, in float64: a function of that row alone.
+
+    By halving the row until one number is left: a library's sum may go another way when there are fewer rows.
+
+    Shapes   x (R, …), or (R,), a row each; returns (R,).
+    Example  >>> row_squares(torch.tensor([[3.0, 4.0], [1.0, 0.0]])).tolist()
+             [25.0, 1.0]
+    """
+    rows_RN = x.flatten(1) if x.dim() > 1 else x[:, None]
+    width = max(1, rows_RN.shape[1])
+    sums = []
+    for piece in torch.split(rows_RN, max(1, (1 << 22) // width)):
+        squares = torch.nn.functional.pad(piece.double().square_(), (0, (1 << (width - 1).bit_length()) - width))
+        while squares.shape[1] > 1:
+            half = squares.shape[1] // 2
+            squares = squares[:, :half] + squares[:, half:]
+        sums.append(squares[:, 0])
+    return torch.cat(sums)

@@ -47,6 +47,14 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
     return f"Known names: {', '.join(names)}."
 
 
+def speaks() -> bool:
+    """Whether this process may write to the terminal.
+
+    Of several processes that torchrun started, the first one speaks for all; what is wrong is wrong in each.
+    """
+    return os.environ.get("RANK", "0") == "0"
+
+
 # ENOSPC: the disk is full. EDQUOT: this user's share of it is. EFBIG: a file-size limit of this process.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -7,8 +7,9 @@ schedule: the two differ in where the bias correction, epsilon and the decay ent
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, overload
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -85,29 +86,37 @@ def decayed_and_not(model: nn.Module | Iterable[tuple[str, Tensor]]) -> list[dic
     return [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
 
 
-class GPT1Adam(torch.optim.Optimizer):
-    """Adam as GPT-1's released code has it; not torch's Adam, not AdamW.
+class PlainAdam(torch.optim.Optimizer):
+    """Adam in operations that round once each, so that an element's new value depends on that element alone.
 
-        rate = lr · √(1 − b2ᵗ) / (1 − b1ᵗ)                     t = 1, 2, …
-        m = b1 m + (1 − b1) g,   v = b2 v + (1 − b2) g²
-        p = p − rate · (m / (√v + eps) + weight_decay · p)
+        m = b1 m + (1 − b1) g,   v = b2 v + (1 − b2) g²                     t = 1, 2, …
 
-    The decay is multiplied by the bias-corrected rate, and eps is added to the uncorrected √v. So the decay is
-    0.316 of AdamW's at update 1, falls to 0.152 at update 12, and is 0.975 of it at update 3,000.
+        form "gpt1"     rate = lr · √(1 − b2ᵗ) / (1 − b1ᵗ)
+                        p = p − rate · (m / (√v + eps) + weight_decay · p)
+        form "adamw"    p = (1 − lr · weight_decay) p − lr / (1 − b1ᵗ) · m / (√v / √(1 − b2ᵗ) + eps)
 
-    Source   openai/finetune-transformer-lm, opt.py.
+    "gpt1" is Adam as GPT-1's released code has it; not torch's Adam, not AdamW. The decay is multiplied by the
+    bias-corrected rate, and eps is added to the uncorrected √v. So the decay is 0.316 of AdamW's at update 1, falls to
+    0.152 at update 12, and is 0.975 of it at update 3,000.
+
+    "adamw" is equal to torch.optim.AdamW but for rounding. torch's fused and multi-tensor forms multiply and add in one
+    rounding where a tensor fills a vector of the processor, and in two at its end: cut among more processes, other
+    elements are at the end.
+
+    Source   openai/finetune-transformer-lm, opt.py; Loshchilov & Hutter 2019.
     """
 
     def __init__(
         self,
         params: Iterable[dict[str, Any]],
         *,
+        form: Literal["gpt1", "adamw"],
         lr: float,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(params, {"form": form, "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -117,65 +126,40 @@ class GPT1Adam(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Makes one update from the gradients at hand."""
         loss = closure() if closure is not None else None
-        for p, m, v, t, group in _moments(self):
-            b1, b2 = group["betas"]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._change(p, p.grad, group)
+        return loss
+
+    def _change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+        b1, b2 = group["betas"]
+        state = adam_state(self, p)
+        state["step"] += 1
+        t, m, v = int(state["step"]), state["exp_avg"], state["exp_avg_sq"]
+        m.mul_(b1).add_(g * (1 - b1))
+        v.mul_(b2).add_(g.square().mul_(1 - b2))
+        if group["form"] == "gpt1":
             direction = m / v.sqrt().add_(group["eps"])
             if group["weight_decay"]:
                 direction.add_(p * group["weight_decay"])
             p.sub_(direction.mul_(group["lr"] * math.sqrt(1 - b2**t) / (1 - b1**t)))
-        return loss
-
-
-class SteadyAdamW(torch.optim.Optimizer):
-    """AdamW whose every operation rounds once, so that an element's new value depends on that element alone.
-
-        m = b1 m + (1 − b1) g,   v = b2 v + (1 − b2) g²
-        p = (1 − lr · weight_decay) p − lr / (1 − b1ᵗ) · m / (√v / √(1 − b2ᵗ) + eps)
-
-    torch's fused and multi-tensor forms multiply and add in one rounding where a tensor fills a vector of the
-    processor, and in two at its end: cut among more processes, other elements are at the end.
-
-    Source   Loshchilov & Hutter 2019; torch.optim.AdamW, to which it is equal but for rounding.
-    """
-
-    def __init__(
-        self,
-        params: Iterable[dict[str, Any]],
-        *,
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Makes one update from the gradients at hand."""
-        loss = closure() if closure is not None else None
-        for p, m, v, t, group in _moments(self):
-            b1, b2 = group["betas"]
+        else:
             deviation = v.sqrt().div_(math.sqrt(1 - b2**t)).add_(group["eps"])
             p.mul_(1 - group["lr"] * group["weight_decay"]).sub_((m / deviation).mul_(group["lr"] / (1 - b1**t)))
-        return loss
 
 
-def _moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, Tensor, Tensor, int, dict[str, Any]]]:
-    """Every parameter with a gradient, its two moments brought up to date, its number of updates, and its group."""
-    for group in optimizer.param_groups:
-        b1, b2 = group["betas"]
-        for p in group["params"]:
-            if p.grad is not None:
-                state = optimizer.state[p]
-                if not state:
-                    state["step"] = torch.zeros(())
-                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
-                state["step"] += 1
-                m, v = state["exp_avg"], state["exp_avg_sq"]
-                m.mul_(b1).add_(p.grad * (1 - b1))
-                v.mul_(b2).add_(p.grad.square().mul_(1 - b2))
-                yield p, m, v, int(state["step"]), group
+GPT1Adam = partial(PlainAdam, form="gpt1")
+SteadyAdamW = partial(PlainAdam, form="adamw")
+
+
+def adam_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """The number of updates and the two moments of one parameter, by torch's names; made, at 0, where it has none.
+
+    They are the tensors themselves. As torch has it, the number is on the parameter's device in a fused optimiser.
+    """
+    state: dict[str, Tensor] = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), device=parameter.device if optimizer.defaults.get("fused") else None)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    return state

@@ -6,7 +6,7 @@
       metrics.jsonl   one JSON object per line; the truth that reports and dashboards read
       samples.jsonl   what the model wrote, when
       checkpoints/    one folder per checkpoint (checkpoint.py)
-      report.html     drawn from the files above (web/report.py)
+      report.html     drawn from the files above (report/page.py)
 
 Only one process may write to a run folder at a time; a lock on `run.lock` sees to it, and goes with the
 process however that ends.

@@ -374,10 +374,12 @@ def test_no_file_names_a_place_on_somebodys_machine_or_network():
 
 
 def test_such_places_are_recognised():
-    slash = "/"  # apart, so that this file itself holds none
-    for path in ("home/me/x", "root/.cache", "work/main"):
-        assert MACHINE.search(f"see {slash}{path}")
-    for host in ("192.168.0.1", "box.internal/x"):
-        assert MACHINE.search(f"http:{slash}/{host}")
-    for text in ("~/runs", "docs/work/x", "https://example.org/home/x", "http://127.0.0.1:8000", "$HOME/work/x"):
-        assert not MACHINE.search(text)
+    def joined(names):
+        return names.replace(" ", "/")  # so that this file itself holds no such place
+
+    for place in (" home me x", " root .cache", " work main"):
+        assert MACHINE.search(f"see {joined(place)}")
+    for place in ("http:  192.168.0.1", "http:  box.internal x"):
+        assert MACHINE.search(joined(place))
+    for place in ("~ runs", "docs work x", "$HOME work x", "https:  example.org home x", "http:  127.0.0.1:8000"):
+        assert not MACHINE.search(joined(place))

@@ -16,7 +16,8 @@ import torch
 from rein import optim
 from rein.distributed import parse_layout, start, stop
 from rein.models.gpt import GPTConfig, initial
-from rein.models.parallel import Replica, Slot
+from rein.models.parallel import Replica
+from rein.models.slots import Slot
 from rein.train.reading import slots_of
 
 KINDS = {
@@ -26,6 +27,10 @@ KINDS = {
     "printed": {"d_head": 12},  # heads that together are wider than the model, as GPT-3 XL is printed
 }
 BATCH, T, VOCABULARY = 8, 32, 61  # no layout divides 61
+
+
+def config_of(kind, dropout=0.0):
+    return GPTConfig(VOCABULARY, T, 32, 4, 5, dropout=dropout, **KINDS[kind])
 
 
 def fill(config):
@@ -40,7 +45,7 @@ def run(layout, kind, slots=0, recompute=False, dropout=0.0, compiled=False):
     torch.set_num_threads(1)
     layout = parse_layout(layout)
     world = start(layout, torch.device("cpu"))
-    config = GPTConfig(VOCABULARY, T, 32, 4, 5, dropout=dropout, **KINDS[kind])
+    config = config_of(kind, dropout)
     replica = Replica(config, world, fill(config), slots=slots, recompute=recompute, compiled=compiled)
     groups = optim.decayed_and_not([(held.name, held.local) for held in replica.held])
     optimizer = optim.SteadyAdamW(groups, lr=1e-2) if slots else torch.optim.AdamW(groups, lr=1e-2, fused=True)

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from rein.models import attention
-from rein.models.attention import Cache, causal_attention
+from rein.models import attention_cpu, attention_gpu
+from rein.models.attention import causal_attention
+from rein.models.cache import Cache
 
 BF16, F32, F64 = torch.bfloat16, torch.float32, torch.float64
 CPU = torch.device("cpu")
@@ -78,7 +79,7 @@ def cases(draw):
 def test_the_formula_and_its_gradient(case, seed):
     (B, T, H, E), band, documents, dtype, limits = case
     qkv, g = inputs(B, T, H, E, dtype, seed)
-    with patch.multiple(attention, **limits):
+    with patch.multiple(attention_cpu, **limits):
         out = causal_attention(qkv, H, band=band, documents_BT=documents)
         (grad,) = torch.autograd.grad(out, qkv, g)
     expected = formula(qkv, H, band, documents)
@@ -267,7 +268,7 @@ def test_what_drops_depends_on_the_seed_alone(band, dtype):
 @pytest.mark.parametrize("options", [{}, {"band": 3}, {"documents_BT": torch.tensor([[0, 0, 1, 1, 1, 2, 2]])}])
 def test_the_gradient_of_dropout_by_finite_differences(options, kept):
     qkv, _ = inputs(1, 7, 2, 3, F64)
-    with patch.multiple(attention, _QUERIES=3, _MOST_KEPT_KEYS=kept):
+    with patch.multiple(attention_cpu, _QUERIES=3, _MOST_KEPT_KEYS=kept):
         assert torch.autograd.gradcheck(lambda x: causal_attention(x, 2, dropout=0.4, seed=5, **options), qkv)
 
 
@@ -287,9 +288,9 @@ def test_a_checkpointed_layer_drops_the_same(options, dtype):
 
 # ------------------------------------------------------------------------------------ forms for a GPU
 
-AMPERE = attention.Abilities((8, 0), flash=True, triton=True)
-TURING = attention.Abilities((7, 5), flash=True, triton=True)
-NO_TRITON = attention.Abilities((7, 5), flash=False, triton=False)
+AMPERE = attention_gpu.Abilities((8, 0), flash=True, triton=True)
+TURING = attention_gpu.Abilities((7, 5), flash=True, triton=True)
+NO_TRITON = attention_gpu.Abilities((7, 5), flash=False, triton=False)
 
 
 @pytest.mark.parametrize(
@@ -307,11 +308,11 @@ NO_TRITON = attention.Abilities((7, 5), flash=False, triton=False)
         (True, 0.0, torch.float16, 64, TURING, "flex"),
         (True, 0.0, F32, 8, AMPERE, "plain"),
         (True, 0.0, torch.float16, 64, NO_TRITON, "plain"),
-        (True, 0.0, BF16, 64, attention.abilities(CPU), "plain"),
+        (True, 0.0, BF16, 64, attention_gpu.abilities(CPU), "plain"),
     ],
 )
 def test_the_form_for_a_device(masked, dropout, dtype, d_head, device, form):
-    assert attention.gpu_form(masked, dropout, dtype, d_head, device) == form
+    assert attention_gpu.gpu_form(masked, dropout, dtype, d_head, device) == form
 
 
 @pytest.mark.parametrize("band", [None, 1, 2, 5, 12])
@@ -339,8 +340,11 @@ def test_spans_given_to_flash_attention(band, documents):
         return torch.cat(outs)
 
     qkv, _ = inputs(2, 10, 2, 8, F32)
-    with patch.object(varlen, "varlen_attn", by_definition), patch.object(attention, "gpu_form", lambda *_: "varlen"):
-        out = attention._on_gpu(qkv, 2, band, 0.0, documents, 0)
+    with (
+        patch.object(varlen, "varlen_attn", by_definition),
+        patch.object(attention_gpu, "gpu_form", lambda *_: "varlen"),
+    ):
+        out = attention_gpu.on_gpu(qkv, 2, band, 0.0, documents, 0)
     torch.testing.assert_close(out, formula(qkv, 2, band, documents), rtol=0, atol=1e-5)
 
 
@@ -349,8 +353,8 @@ def test_the_installed_varlen_attn_takes_what_is_passed(documents):
     """Its operator's schema and shapes, on tensors without contents; the kernel itself needs a GPU."""
     qkv = torch.zeros(2, 10, 48, dtype=BF16, device="meta", requires_grad=True)
     offsets = torch.zeros(3, dtype=torch.int32, device="meta")
-    with patch.object(attention, "document_offsets", lambda _: offsets):
-        out = attention._varlen(qkv, 2, 4, None if documents is None else documents.to("meta"))
+    with patch.object(attention_gpu, "document_offsets", lambda _: offsets):
+        out = attention_gpu._varlen(qkv, 2, 4, None if documents is None else documents.to("meta"))
     assert out.shape == (2, 10, 16)
     assert torch.autograd.grad(out, qkv, torch.empty_like(out))[0].shape == qkv.shape
 
@@ -363,10 +367,10 @@ def test_blocks_given_to_flex_attention(band, documents):
     qkv, _ = inputs(2, 300, 2, 16, F32)
     with (
         patch.object(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True),
-        patch.object(attention, "_compiled_flex", lambda: flex_attention.flex_attention),
-        patch.object(attention, "gpu_form", lambda *_: "flex"),
+        patch.object(attention_gpu, "_compiled_flex", lambda: flex_attention.flex_attention),
+        patch.object(attention_gpu, "gpu_form", lambda *_: "flex"),
     ):
-        out = attention._on_gpu(qkv.detach(), 2, band, 0.0, documents, 0)
+        out = attention_gpu.on_gpu(qkv.detach(), 2, band, 0.0, documents, 0)
     torch.testing.assert_close(out, formula(qkv, 2, band, documents), rtol=0, atol=1e-5)
 
 
@@ -376,21 +380,21 @@ def test_the_form_with_a_mask(band, dropout):
     qkv, _ = inputs(2, 10, 2, 8, F32)
     documents = torch.arange(10).expand(2, 10) // 6
     state = torch.get_rng_state()
-    out = attention._on_gpu(qkv, 2, band, dropout, documents, 1)
+    out = attention_gpu.on_gpu(qkv, 2, band, dropout, documents, 1)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(attention._on_gpu(qkv, 2, band, dropout, documents, 1), out)
+    assert torch.equal(attention_gpu.on_gpu(qkv, 2, band, dropout, documents, 1), out)
     if dropout == 0:
         torch.testing.assert_close(out, formula(qkv, 2, band, documents), rtol=0, atol=1e-5)
     else:
-        assert not torch.equal(attention._on_gpu(qkv, 2, band, dropout, documents, 2), out)
+        assert not torch.equal(attention_gpu.on_gpu(qkv, 2, band, dropout, documents, 2), out)
 
 
 @pytest.mark.parametrize("documents", [[[0, 0, 1]], [[3, 3, 3], [3, 3, 3]], [[0, 1, 2], [5, 5, 6], [7, 7, 7]]])
 def test_document_offsets_and_lengths(documents):
     ids = torch.tensor(documents)
     lengths = [row.count(document) for row in documents for document in sorted(set(row))]
-    assert attention.document_lengths(attention.document_starts(ids), 3) == lengths
-    offsets = attention.document_offsets(ids)
+    assert attention_cpu.document_lengths(attention_cpu.document_starts(ids), 3) == lengths
+    offsets = attention_gpu.document_offsets(ids)
     assert offsets.dtype == torch.int32
     assert offsets.tolist() == [sum(lengths[:n]) for n in range(len(lengths) + 1)]
 
@@ -400,20 +404,20 @@ def test_what_is_made_of_documents_is_made_once_and_goes_with_them():
 
     def make(ids):
         calls.append(ids)
-        return attention.block_mask(3, None, ids, CPU)
+        return attention_gpu.block_mask(3, None, ids, CPU)
 
     documents = torch.tensor([[0, 0, 1]])
-    made = attention._shared(documents, "mask", make)
-    assert attention._shared(documents, "mask", make) is made
-    assert attention._shared(documents, "another", make) is not made
+    made = attention_gpu._shared(documents, "mask", make)
+    assert attention_gpu._shared(documents, "mask", make) is made
+    assert attention_gpu._shared(documents, "another", make) is not made
     documents[0, 1] = 1
-    assert attention._shared(documents, "mask", make) is not made
+    assert attention_gpu._shared(documents, "mask", make) is not made
     assert len(calls) == 3
     gone = weakref.ref(made)
-    before = len(attention._OF_DOCUMENTS)
+    before = len(attention_gpu._OF_DOCUMENTS)
     del documents, made, calls[:]
     gc.collect()
-    assert len(attention._OF_DOCUMENTS) == before - 1
+    assert len(attention_gpu._OF_DOCUMENTS) == before - 1
     assert gone() is None
 
 

@@ -2,7 +2,8 @@
 
 import json
 import math
-import warnings
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,9 +25,9 @@ from rein.models.huggingface import (
 )
 from rein.models.presets import PRESETS, preset
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers", reason="the parity tests compare with transformers")
+sys.path.insert(0, str(Path(__file__).parent))
+from openai_files import write_pair
+from peers import assert_close_logits, assert_same_weights, random_tokens, transformers
 
 TINY = {"n_ctx": 32, "n_embd": 48, "n_head": 3, "n_layer": 3}
 GPT2 = {"norm": "pre", "initialisation": "scaled"}
@@ -59,7 +60,7 @@ def test_transformers_loads_our_folder_and_gives_our_logits(kind, tokenizer, tmp
     model = random_model(1, tokenizer, **kind)
     save_model(tmp_path, model, tokenizer)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    tokens = torch.randint(0, tokenizer.n_vocab, (4, 32), generator=torch.Generator().manual_seed(2))
+    tokens = random_tokens(tokenizer.n_vocab, (4, 32), seed=2)
     with torch.no_grad():
         torch.testing.assert_close(model(tokens), theirs(tokens).logits, atol=1e-5, rtol=0)
     text = "def f(x):\n    return x  # it's 2.5"
@@ -79,7 +80,7 @@ def test_we_load_a_transformers_folder_and_give_its_logits(kind, tokenizer, tmp_
     tokenizer.save(tmp_path / "tokenizer.json")
     ours, _ = load_model(tmp_path)
     assert sum(p.numel() for p in ours.parameters()) == theirs.num_parameters() == ours.config.n_params()
-    tokens = torch.randint(0, tokenizer.n_vocab, (4, 32), generator=torch.Generator().manual_seed(4))
+    tokens = random_tokens(tokenizer.n_vocab, (4, 32), seed=4)
     with torch.no_grad():
         torch.testing.assert_close(ours(tokens), theirs(tokens).logits, atol=1e-5, rtol=0)
         loss = theirs(tokens, labels=tokens).loss
@@ -92,8 +93,7 @@ def test_a_saved_model_loads_as_the_same_model(kind, tokenizer, tmp_path):
     save_model(tmp_path, model, tokenizer)
     loaded, its_tokenizer = load_model(tmp_path)
     assert its_tokenizer.sha256() == tokenizer.sha256() == load_tokenizer(tmp_path).sha256()
-    for (name, a), (_, b) in zip(model.named_parameters(), loaded.named_parameters(), strict=True):
-        assert torch.equal(a, b), name
+    assert_same_weights(loaded, model)
     tokens = torch.arange(20)[None]
     assert torch.equal(model(tokens), loaded(tokens))
 
@@ -135,10 +135,9 @@ def test_we_load_a_gpt_neo_and_give_its_logits(heads, tmp_path):
     theirs = neo(tmp_path, heads=heads)
     ours, _ = load_model(tmp_path)
     assert (ours.config.attention, ours.config.band, ours.config.n_ctx) == ("banded", 5, 24)
-    tokens = torch.randint(0, 257, (4, 24), generator=torch.Generator().manual_seed(4))
+    tokens = random_tokens(257, (4, 24), seed=4)
     with torch.no_grad():
-        expected = theirs(tokens).logits
-        torch.testing.assert_close(ours(tokens), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+        assert_close_logits(ours(tokens), theirs(tokens).logits)
     for layer in range(4):
         assert not ours.get_parameter(f"h.{layer}.attn.c_attn.bias").any()
 
@@ -161,7 +160,7 @@ def test_a_gpt_neo_there_and_back(heads, tmp_path):
 def test_the_band_and_the_scale_of_a_gpt_neo_matter(tmp_path):
     """So that the parity above could fail: one key more, or scores divided twice, and logits are others."""
     theirs = neo(tmp_path, heads=2)
-    tokens = torch.randint(0, 257, (4, 24), generator=torch.Generator().manual_seed(4))
+    tokens = random_tokens(257, (4, 24), seed=4)
     with torch.no_grad():
         expected = theirs(tokens).logits
         change(tmp_path, window_size=6)
@@ -217,7 +216,7 @@ def test_folding_moves_biases_and_keeps_the_function(query_bias, tokenizer):
         assert not folded.get_parameter(f"h.{layer}.attn.c_attn.bias").any()
         name = f"h.{layer}.ln_1.bias"
         assert torch.equal(folded.get_parameter(name), model.get_parameter(name)) == (query_bias == 0)
-    tokens = torch.randint(0, tokenizer.n_vocab, (4, 32), generator=torch.Generator().manual_seed(2))
+    tokens = random_tokens(tokenizer.n_vocab, (4, 32), seed=2)
     with torch.no_grad():
         torch.testing.assert_close(folded(tokens), model(tokens), rtol=0, atol=1e-10)
 
@@ -236,10 +235,9 @@ def test_half_precision_weights_are_read_as_they_are(kind, dtype, tmp_path):
         BYTES.save(tmp_path / "tokenizer.json")
     theirs.to(dtype).save_pretrained(tmp_path)
     ours, _ = load_model(tmp_path)
-    tokens = torch.randint(0, 257, (2, 24), generator=torch.Generator().manual_seed(4))
+    tokens = random_tokens(257, (2, 24), seed=4)
     with torch.no_grad():
-        expected = theirs.float()(tokens).logits
-        torch.testing.assert_close(ours(tokens), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+        assert_close_logits(ours(tokens), theirs.float()(tokens).logits)
 
 
 def test_a_folder_of_several_files_and_an_index(folder, tokenizer):
@@ -249,8 +247,7 @@ def test_a_folder_of_several_files_and_an_index(folder, tokenizer):
     theirs.save_pretrained(folder, max_shard_size="50KB")
     assert len(list(folder.glob("model-*.safetensors"))) > 2
     ours, _ = load_model(folder)
-    for (name, a), b in zip(ours.named_parameters(), whole.parameters(), strict=True):
-        assert torch.equal(a, b), name
+    assert_same_weights(ours, whole)
     lost = sorted(folder.glob("model-*.safetensors"))[1]
     lost.unlink()
     with pytest.raises(UserError, match=f"names {lost.name}, which is not in"):
@@ -294,18 +291,14 @@ def test_names_without_their_prefix_and_old_buffers(folder):
     buffers = {"h.0.attn.bias": torch.ones(1, 1, 32, 32), "h.0.attn.masked_bias": torch.tensor(-1e4)}
     save_file(tensors | buffers, path)
     ours, _ = load_model(folder)
-    for (name, a), b in zip(ours.named_parameters(), whole.parameters(), strict=True):
-        assert torch.equal(a, b), name
+    assert_same_weights(ours, whole)
 
 
 def test_a_vocabulary_in_two_files(folder, tokenizer):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"no tokenizer at .*tokenizer\.json"):
         load_model(folder)
-    tokenizer.save(folder / "other.json")
-    model = json.loads((folder / "other.json").read_text())["model"]
-    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *model["merges"]]))
+    write_pair(folder, tokenizer, "vocab.json", "merges.txt")
     assert load_model(folder)[1].sha256() == tokenizer.sha256()
 
 

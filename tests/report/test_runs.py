@@ -17,19 +17,16 @@ import pytest
 from rein.config import from_flags, setting
 from rein.errors import UserError
 from rein.report import runs as module
+from rein.report.comparison import CompareConfig, compare_runs, frame, sparklines
 from rein.report.runs import (
-    CompareConfig,
     RunReader,
     RunsConfig,
     as_text,
     chosen,
-    compare_runs,
     find_runs,
-    frame,
     list_runs,
     note_stop,
     sorted_by,
-    sparklines,
 )
 from rein.run import RunFolder
 

@@ -271,7 +271,7 @@ def test_two_builds_do_not_meet(tmp_path, jsonl):
 
 def test_what_is_missing_of_an_unfinished_build_is_said(tmp_path, jsonl, byte_tokenizer, monkeypatch):
     config = BuildConfig((jsonl,), source="jsonl", out=tmp_path / "corpus", heldout_frac=0.3, tokenizer=byte_tokenizer)
-    monkeypatch.setattr(pipeline, "_tokenise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(pipeline, "tokenise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build(config)
     monkeypatch.undo()

@@ -16,6 +16,9 @@ from rein.text.recipe import Decontamination, NearDuplicates, Quality, Recipe, S
 from rein.text.shards import read_manifest
 from rein.text.store import read_documents
 
+sys.path.insert(0, str(Path(__file__).parent))
+from corpora import contents, write_jsonl
+
 A = Source("a", "text", (Path("a.txt"),))
 B = Source("b", "text", (Path("b.txt"),))
 
@@ -155,19 +158,6 @@ def test_the_shortest_document_depends_on_the_kind():
 
 
 # --------------------------------------------------------------------------------------------------------- files
-
-
-def write_jsonl(path: Path, texts: list[str]) -> Path:
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return path
-
-
-def contents(corpus: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(corpus)): path.read_bytes()
-        for path in sorted(corpus.rglob("*"))
-        if path.is_file() and path.name not in ("config.json", "build.lock")
-    }
 
 
 def texts_of(corpus: Path) -> list[str]:

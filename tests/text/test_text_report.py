@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from rein.cli import main
 from rein.errors import UserError
+from rein.report.legible import percent
 from rein.report.page import ReportConfig
-from rein.text.report import draw, grouped_sizes, percent, render, report
+from rein.text.corpus_figures import grouped_sizes
+from rein.text.report import draw, render, report
 
 HOSTILE = "</style></p><script>alert(1)</script><img src=x onerror=alert(2)>\u202egnp\x00\x1b\u2028\U0001d54f\"'&amp;"
 SHOWN = "</style></p><script>alert(1)</script><img src=x onerror=alert(2)>⟨U+202E⟩gnp␀␛⟨U+2028⟩𝕏\"'&amp;"

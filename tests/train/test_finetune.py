@@ -257,7 +257,7 @@ def test_killed_and_started_again(pretrained, data, tmp_path):
 
 def newest(run):
     steps = checkpoint.all_steps(run / "checkpoints")
-    return int(steps[-1].name.removeprefix("step-")) if steps else 0
+    return checkpoint.step_of(steps[-1]) if steps else 0
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(pretrained, data, tmp_path):

@@ -24,9 +24,10 @@ from rein.agents.tasks import make_task
 from rein.errors import UserError
 from rein.feedback.record import read_record
 from rein.feedback.simulate import SimulatedTrainer
-from rein.web import trainer
+from rein.web import classroom as module
 from rein.web.app import HEADERS, HERE, bind, make_app, make_server
-from rein.web.trainer import Classroom, PlayConfig, routes
+from rein.web.classroom import Classroom
+from rein.web.trainer import PlayConfig, routes
 
 
 class Room:
@@ -111,7 +112,7 @@ class Page:
 @pytest.fixture(autouse=True)
 def no_band(monkeypatch):
     """What SARSA alone would do takes seconds, and is no part of what is tested here."""
-    monkeypatch.setattr(trainer, "sarsa_band", lambda name: None)
+    monkeypatch.setattr(module, "sarsa_band", lambda name: None)
 
 
 @pytest.fixture
@@ -421,7 +422,7 @@ def test_pause_single_step_and_resume(hold):
 
 def test_speed_has_bounds(hold):
     page = hold().page()
-    for factor, bound in ((10, trainer.SPEEDS[0]), (0.1, trainer.SPEEDS[1])):
+    for factor, bound in ((10, module.SPEEDS[0]), (0.1, module.SPEEDS[1])):
         for _ in range(4):
             page.command("speed", factor)
         assert page.until("status", step_s=bound)
@@ -467,7 +468,7 @@ def test_a_demonstration_is_acted_and_replayed(hold):
 
 
 def test_a_lost_controller_stops_the_lesson_and_its_presses_are_kept(hold, monkeypatch):
-    monkeypatch.setattr(trainer, "LOST_AFTER_S", 0.15)
+    monkeypatch.setattr(module, "LOST_AFTER_S", 0.15)
     room = hold()
     watcher = room.page(key="", name="watcher")
     page = room.page(name="me")
@@ -489,7 +490,7 @@ def test_a_lost_controller_stops_the_lesson_and_its_presses_are_kept(hold, monke
 
 
 def test_a_controller_who_is_back_in_time_loses_nothing(hold, monkeypatch):
-    monkeypatch.setattr(trainer, "LOST_AFTER_S", 0.5)
+    monkeypatch.setattr(module, "LOST_AFTER_S", 0.5)
     room = hold()
     page = room.page(name="me")
     step = page.train(8)
@@ -503,7 +504,7 @@ def test_a_controller_who_is_back_in_time_loses_nothing(hold, monkeypatch):
 
 
 def test_a_page_that_falls_silent_stops_the_lesson(hold, monkeypatch):
-    monkeypatch.setattr(trainer, "SILENT_AFTER_S", 0.3)
+    monkeypatch.setattr(module, "SILENT_AFTER_S", 0.3)
     room = hold()
     page = room.page()
     page.train()
@@ -547,16 +548,16 @@ def test_finish_saves_what_was_learned_and_the_record_proves_it(hold, capsys):
 
 
 def test_finish_amid_the_drawing_of_the_maps_is_quiet(hold, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "MAPS_EVERY_S", 0.05)
+    monkeypatch.setattr(module, "MAPS_EVERY_S", 0.05)
     drawing = threading.Event()
-    row_of = trainer.Maps.row
+    row_of = module.Maps.row
 
     def slow_row(self, *arguments):
         drawing.set()
         time.sleep(0.01)
         return row_of(self, *arguments)
 
-    monkeypatch.setattr(trainer.Maps, "row", slow_row)
+    monkeypatch.setattr(module.Maps, "row", slow_row)
     room = hold()
     page = room.page()
     page.train(2)

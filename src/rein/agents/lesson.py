@@ -1,7 +1,7 @@
 """A lesson: one world, one agent, one trainer, one record. The same code lives it, simulates it and replays it.
 
 Nothing here looks at a clock or at the network. Whoever runs a lesson says what time it is: the trainer page's server
-in real time (web/trainer.py), simulation.py as fast as it goes, replay.py from the rows of a record.
+in real time (web/classroom.py), simulation.py as fast as it goes, replay.py from the rows of a record.
 
 Flow     tick(t), press(…), training(…), control(…) → what is shown, the record's rows, an agent that has learned
 """

@@ -21,13 +21,14 @@ from torch import Tensor
 
 from rein import checkpoint
 from rein.bpe.tokenizer import Tokenizer, load_tokenizer
+from rein.config import from_dict
 from rein.errors import UserError
 from rein.models.gpt import GPT
 from rein.models.heads import Answer, FineTuned
 from rein.models.huggingface import end_of_text, load_weights, read_config, save_model
 from rein.models.inputs import N_SPECIAL, Input, collate, encode, pieces
 from rein.models.machine import autocast, resolve_device, resolve_precision
-from rein.text.tasks import Example, Task
+from rein.text.tasks import Example
 
 HEAD = "head.safetensors"
 BEST = "best"  # of a run folder: the model of its best epoch
@@ -83,16 +84,10 @@ def load(path: Path, model_class: type[GPT] = GPT) -> tuple[FineTuned, Tokenizer
         )
     checkpoint.verify(folder)
     said = checkpoint.read_about(folder)
-    answer = Answer(**{**said["answer"], "task": task_from(said["answer"]["task"])})
+    answer = from_dict(Answer, said["answer"], f"{folder}/rein.json")
     net = FineTuned(model_class(read_config(folder)), answer, positions_in_softmax=said["positions_in_softmax"])
     load_into(net, folder)
     return net.eval(), load_tokenizer(folder)
-
-
-def task_from(values: dict[str, Any]) -> Task:
-    """A task as rein.json holds it: lists for tuples."""
-    tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return Task(**{**values, **tuples, "spellings": tuple((a, b) for a, b in values["spellings"])})
 
 
 def n_plain(net: FineTuned) -> int:

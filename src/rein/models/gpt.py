@@ -39,7 +39,8 @@ from torch import Tensor, nn
 
 from rein.errors import UserError
 from rein.models import ops
-from rein.models.attention import Cache, causal_attention
+from rein.models.attention import causal_attention
+from rein.models.cache import Cache
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,12 @@ def initial(config: GPTConfig, name: str, shape: Sequence[int], seed: int) -> Te
         std = 0.02 / math.sqrt(2 * config.n_layer)
     elif config.initialisation == "scaled" and name == "wpe":
         std = 0.01
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return normal(shape, std, key=f"{seed}/{name}")
+
+
+def normal(shape: Sequence[int], std: float, *, key: str) -> Tensor:
+    """Numbers from N(0, std²) in float32, from a generator of their own: a function of `key` and the shape."""
+    digest = hashlib.sha256(key.encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
     return torch.randn(tuple(shape), generator=generator).mul_(std)
 

@@ -13,7 +13,7 @@ Source   Radford 2018 §3.2, §3.3, §4.1; openai/finetune-transformer-lm, `clf`
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rein.models import ops
-from rein.models.gpt import GPT
+from rein.models.gpt import GPT, normal
 from rein.models.inputs import N_SPECIAL, Batch
 from rein.models.machine import autocast
 from rein.text.tasks import Task
@@ -39,16 +39,15 @@ def with_special_tokens(model: GPT, seed: int) -> GPT:
     theirs = model.state_dict()
     for name, parameter in grown.state_dict().items():
         if name == "wte":
-            parameter.copy_(torch.cat([theirs[name], _normal((N_SPECIAL, parameter.shape[1]), seed, name)]))
+            parameter.copy_(torch.cat([theirs[name], _initial((N_SPECIAL, parameter.shape[1]), seed, name)]))
         else:
             parameter.copy_(theirs[name])
     return grown
 
 
-def _normal(shape: tuple[int, ...], seed: int, name: str) -> Tensor:
-    digest = hashlib.sha256(f"{seed}/finetune/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-    return torch.randn(shape, generator=generator) * 0.02
+def _initial(shape: Sequence[int], seed: int, name: str) -> Tensor:
+    """The first value of what fine-tuning adds: not that of pre-training's parameter of the same name and seed."""
+    return normal(shape, 0.02, key=f"{seed}/finetune/{name}")
 
 
 class Head(nn.Module):
@@ -67,7 +66,7 @@ class Head(nn.Module):
     @torch.no_grad()
     def initialise(self, seed: int) -> Head:
         """W_y from N(0, 0.02), the bias 0."""
-        self.weight.copy_(_normal(tuple(self.weight.shape), seed, "head"))
+        self.weight.copy_(_initial(self.weight.shape, seed, "head"))
         self.bias.zero_()
         return self
 

@@ -263,13 +263,15 @@ def dropout(x: Tensor, p: float, seed: int | None, *, site: int) -> Tensor:
     return x * torch.empty_like(x).bernoulli_(1 - p, generator=generator).div_(1 - p)
 
 
-def site_seed(seed: int, site: int) -> int:
-    """The seed of one place in a model, from the seed of its forward pass.
+def site_seed(seed: int, *sites: int) -> int:
+    """The seed of one place, from the seed of the whole: of a place in a model, of an update in a run.
 
-    Example  >>> site_seed(1, 0) == site_seed(1, 1)
-             False
+    Zeros at the end of `sites` do not count.
+
+    Example  >>> site_seed(1, 0) == site_seed(1, 1), site_seed(1, 0) == site_seed(1, 0, 0)
+             (False, True)
     """
-    return int(np.random.SeedSequence([seed, site]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence([seed, *sites]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 # --------------------------------------------------------------------------------------------------- packed

@@ -23,6 +23,7 @@ from typing import Literal
 
 from rein.distributed import Layout
 from rein.models.gpt import GPTConfig
+from rein.models.held import stage_layers
 
 Precision = Literal["fp32", "bf16"]
 
@@ -97,16 +98,6 @@ def root_params(model: GPTConfig, layout: Layout, stage: int) -> int:
     return (rows + model.n_ctx * first + norms) * model.n_embd
 
 
-def layers_of_stage(n_layer: int, stages: int, stage: int) -> range:
-    """All stages have as many layers, or the first ones one more.
-
-    Example  >>> [list(layers_of_stage(5, 2, stage)) for stage in range(2)]
-             [[0, 1, 2], [3, 4]]
-    """
-    start = stage * (n_layer // stages) + min(stage, n_layer % stages)
-    return range(start, start + n_layer // stages + (stage < n_layer % stages))
-
-
 def flops_by_part(model: GPTConfig) -> tuple[float, float]:
     """Operations of a training token in all blocks, and in the output; the sum is `train_flops_per_token`."""
     head = 6 * model.n_vocab * model.n_embd
@@ -134,7 +125,7 @@ def n_updates(train_tokens: int, n_ctx: int, *, full: int, ramp_tokens: int = 0,
 
 _LOGITS_AT_ONCE = 1 << 22  # as ops.py; 16 times as many on a GPU
 _GELU_AT_ONCE = 1 << 19  # as ops.py
-_QUERIES, _MOST_KEPT_KEYS = 128, 640  # as attention.py
+_QUERIES, _MOST_KEPT_KEYS = 128, 640  # as attention_cpu.py
 
 
 @functools.cache
@@ -259,7 +250,7 @@ def memory(work: Work, way: Way, machine: Machine) -> Memory:
 
 def checkpoint_bytes(model: GPTConfig, layout: Layout) -> int:
     """What the first process copies for a checkpoint: all weights, and its own part of Adam's moments."""
-    layers = len(layers_of_stage(model.n_layer, layout.pp, 0))
+    layers = len(stage_layers(model.n_layer, layout.pp, 0))
     params = layers * block_params(model, layout.tp) + root_params(model, layout, 0)
     return 4 * model.n_params() + 8 * -(-params // layout.fsdp)
 
@@ -270,7 +261,7 @@ def _moments(work: Work, way: Way, stage: int, is_cpu: bool) -> Iterator[Memory]
     tp, fsdp, pp = layout.tp, layout.fsdp, layout.pp
     first, last, alone = stage == 0, stage == pp - 1, pp == 1
     states = 4 * B * model.n_ctx * model.n_embd  # what goes from block to block
-    layers = layers_of_stage(model.n_layer, pp, stage)
+    layers = stage_layers(model.n_layer, pp, stage)
 
     block, root = block_params(model, tp), root_params(model, layout, stage)
     params = len(layers) * block + root
@@ -364,7 +355,7 @@ def traffic(work: Work, way: Way) -> Traffic:
     model, layout, m = work.model, way.layout, way.micro_batches
     tp, fsdp, dp, pp = layout.tp, layout.fsdp, layout.dp, layout.pp
     e, states = _size(work.precision), way.sequences_at_once * model.n_ctx * model.n_embd
-    layers = len(layers_of_stage(model.n_layer, pp, 0))
+    layers = len(stage_layers(model.n_layer, pp, 0))
     params = layers * block_params(model, tp) + root_params(model, layout, 0)
     sums = layers * (2 * e + 2 * 4 + (e if way.recompute else 0)) + 4 + e
     wte = -(-model.n_vocab // tp) * model.n_embd
@@ -410,7 +401,7 @@ def cost(work: Work, way: Way, cluster: Cluster, mfu: float) -> Cost:
     tp, pp = layout.tp, layout.pp
     N = way.sequences_at_once * model.n_ctx
     in_blocks, head = flops_by_part(model)
-    most, fewest = (len(layers_of_stage(model.n_layer, pp, stage)) for stage in (0, pp - 1))
+    most, fewest = (len(stage_layers(model.n_layer, pp, stage)) for stage in (0, pp - 1))
     token_s = N / (cluster.machine.flops_per_s * mfu * tp)
     block_s = in_blocks / model.n_layer * token_s
     mean_s, slowest_s = (in_blocks + head) * token_s / pp, max(most * block_s, fewest * block_s + head * token_s)

@@ -1,4 +1,4 @@
-"""Values as a person reads them on a page: numbers, dates, and text that nobody vouches for."""
+"""Values as a person reads them on a page or in a terminal: numbers, dates, tables, and text nobody vouches for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from rich.cells import cell_len
+
 VALUE_CHARS = 300  # of a setting, or a fact about the environment
+NAME_CHARS = 300
 
 # Shown as the pictures Unicode has for them: C0 controls, and delete.
 _SIGNS: dict[int, str] = {i: chr(0x2400 + i) for i in range(32) if i not in (9, 10)} | {127: "␡"}
@@ -29,6 +32,15 @@ def visible(text: str, limit: int | None = None) -> str:
     if limit is not None:
         text = text[:limit]
     return _NO_CHARACTER.sub("\ufffd", text.replace("\r\n", "\n").translate(_SIGNS))
+
+
+def one_line(text: str, limit: int = NAME_CHARS) -> str:
+    """`text` as it may stand in a table: on one line, with controls as signs.
+
+    Example  >>> one_line("a\\x1b  b\\nc")
+             'a␛ b c'
+    """
+    return " ".join(visible(text, limit).split())
 
 
 def short(value: Any) -> str:
@@ -69,6 +81,19 @@ def fixed(value: float | None, digits: int) -> str:
     return f"{value:.{digits}f}"
 
 
+def percent(part: float) -> str:
+    """A part of 1 in percent; what is not nothing, and not all, does not look so.
+
+    Example  >>> percent(0.25), percent(0.00002), percent(0.9999), percent(0.0)
+             ('25.0%', '0.002%', '>99.9%', '0%')
+    """
+    if part == 0:
+        return "0%"
+    if 0.9995 <= part < 1:
+        return ">99.9%"
+    return f"{part:.1%}" if part >= 0.001 else f"{part * 100:.2g}%" if part >= 1e-6 else "<0.0001%"
+
+
 def size(value: float | None) -> str:
     """Bytes as MiB or GiB."""
     if value is None:
@@ -89,3 +114,20 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def table(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Lines of columns, each flush left or right by its sign in `sides`; wide characters count as two.
+
+    Example  >>> table([("a", "n"), ("long", "10")], "<>")
+             ['a      n', 'long  10']
+    """
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padded = [
+            text + " " * (width - cell_len(text)) if side == "<" else " " * (width - cell_len(text)) + text
+            for text, width, side in zip(row, widths, sides, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return lines

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from rein.models.heads import Answer, FineTuned, dropout_mask, with_special_toke
 from rein.models.huggingface import read_config
 from rein.models.inputs import Input, collate, pieces, read_labelled
 from rein.models.machine import keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
+from rein.models.ops import site_seed
 from rein.progress import Progress
 from rein.report.page import write_report
 from rein.run import RunFolder, write_atomically
@@ -154,7 +156,8 @@ def _update(
     order = np.random.default_rng([config.seed, epoch]).permutation(len(train))
     inputs = [train[number] for number in order[place * size : (place + 1) * size]]
     n_sequences = sum(len(each.sequences) for each in inputs)
-    mask_BD = dropout_mask(size, net.model.config.n_embd, config.head_dropout, _seed(config, position, 0))
+    seed = partial(site_seed, config.seed, position.opt_step)  # of the head's mask, 0, and of each forward pass
+    mask_BD = dropout_mask(size, net.model.config.n_embd, config.head_dropout, seed(0))
     device = net.head.weight.device
     net.train()
     task_loss = lm_loss = 0.0
@@ -162,7 +165,7 @@ def _update(
         batch = collate([inputs[i] for i in group], n_vocab=fine_tuned.n_plain(net)).to(device)
         labels_B = torch.tensor([inputs[i].label for i in group], dtype=torch.float32, device=device)
         kept_BD = None if mask_BD is None else mask_BD[group].to(device)
-        net.model.seed_dropout(_seed(config, position, 1 + number))
+        net.model.seed_dropout(seed(1 + number))
         task_B, lm_S = net.losses(batch, labels_B, precision, kept_BD, lm=config.lm_coef > 0)
         part = task_B.sum() / size + config.lm_coef * lm_S.sum() / n_sequences
         part.backward()  # type: ignore[no-untyped-call]
@@ -186,11 +189,6 @@ def _update(
     position.task_losses.append(task_loss)
     position.lm_losses.append(lm_loss)
     return {"loss": loss, "grad_norm": norm, "learning_rate": rate}
-
-
-def _seed(config: FinetuneConfig, position: Position, use: int) -> int:
-    words = np.random.SeedSequence([config.seed, position.opt_step, use]).generate_state(1, np.uint64)
-    return int(words[0] >> np.uint64(1))
 
 
 # ------------------------------------------------------------------------------------------------ evaluation

@@ -23,9 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from rein import checkpoint, optim
 from rein.bpe.tokenizer import Tokenizer, load_tokenizer
@@ -33,9 +31,10 @@ from rein.config import command_line, to_dict
 from rein.distributed import World, fixed_sum, interruptible, launch, launched, lost_peers, start, stop
 from rein.errors import UserError
 from rein.mirrors import Mirrors
-from rein.models.gpt import GPT, GPTConfig, initial
-from rein.models.huggingface import Weights, read_config, save_model
+from rein.models.gpt import GPTConfig, initial
+from rein.models.huggingface import Weights, model_type, read_config, write_model
 from rein.models.machine import keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
+from rein.models.ops import site_seed
 from rein.models.parallel import Fill, Replica
 from rein.models.parallel import check as check_layout
 from rein.models.presets import preset
@@ -43,7 +42,7 @@ from rein.progress import Progress
 from rein.report.runs import note_stop
 from rein.run import RunFolder
 from rein.text.mixture import order_of
-from rein.text.order import MixtureOrder, Order
+from rein.text.order import MixtureOrder
 from rein.text.shards import Shards, read_manifest
 from rein.train.heldout import Evaluation
 from rein.train.pretrain_config import PretrainConfig, known
@@ -99,9 +98,14 @@ def pretrain(config: PretrainConfig) -> Path:
     world = start(config.layout, resolve_device(config.device))
     _use_threads(config, world)
     check_layout(shape, world)
-    granule(config, world.layout, sequences_at_once(config, world.layout, shape.n_ctx))
+    at_once = sequences_at_once(config, world.layout, shape.n_ctx)
+    size = granule(config, world.layout, at_once)
+    full = known(config.sequences_per_batch)
+    batches = Ramp(known(config.ramp_from_sequences), full, known(config.ramp_tokens), size)
+    eot_id = tokenizer.eot_id if config.mask_documents else None
+    reader = Reader(train, order, world, n_ctx=shape.n_ctx, at_once=at_once, slots=config.slots, eot_id=eot_id)
     with _run_folder(config, world) as run, interruptible() as interrupted, lost_peers(config.out):
-        _train(config, world, run, interrupted, shape, train, heldout, tokenizer, order)
+        _train(config, world, run, interrupted, shape, reader, batches, heldout, tokenizer)
     stop()
     return config.out
 
@@ -112,14 +116,12 @@ def _train(
     run: RunFolder | None,
     interrupted: list[int],
     shape: GPTConfig,
-    train: Shards,
+    reader: Reader,
+    batches: Ramp,
     heldout: Shards,
     tokenizer: Tokenizer,
-    order: Order,
 ) -> None:
     """The run, in every process; `run` is the first one's."""
-    at_once = sequences_at_once(config, world.layout, shape.n_ctx)
-    size = granule(config, world.layout, at_once)
     source = world.at_first(lambda: _source(run, config, shape))
     position = Position() if source is None else Position(**checkpoint.read_about(source)["position"])
     replica = Replica(
@@ -137,16 +139,11 @@ def _train(
         checkpoint.read_tensors(source / checkpoint.STATE, state, world.save_group)
         if run is not None:
             run.truncate_after(position.opt_step)
-    batches = Ramp(
-        known(config.ramp_from_sequences), known(config.sequences_per_batch), known(config.ramp_tokens), size
-    )
     watch = Watch(config, world, batches, position.watch)
-    eot_id = tokenizer.eot_id if config.mask_documents else None
-    reader = Reader(train, order, world, n_ctx=shape.n_ctx, at_once=at_once, slots=config.slots, eot_id=eot_id)
     evaluation = Evaluation(config, replica, tokenizer, heldout)
     writer = checkpoint.Writer()
     if run is not None:
-        _describe(config, replica, train, tokenizer, order, position)
+        _describe(config, replica, reader, tokenizer, position)
     total = known(config.train_tokens)
     evaluate_every = config.evaluate_every_tokens or max(1, total // 10)
     if position.opt_step == 0:
@@ -210,7 +207,7 @@ def _update(
     world, n_ctx = replica.world, replica.config.n_ctx
     sequences = watch.sequences(position.tokens)
     measured = watch.measures(position.opt_step)
-    seed = _dropout_seed(config.seed, position.opt_step) if replica.config.dropout else None
+    seed = site_seed(config.seed, position.opt_step) if replica.config.dropout else None
     following = watch.sequences(position.tokens + sequences * n_ctx)
     slots = reader.slots(position.windows, sequences, seed=seed, next_sequences=following, split=measured)
     with watch.examples(replica, sequences, measured) as totals:
@@ -246,10 +243,6 @@ def _update(
         "sequences_per_batch": sequences,
         **wishes_of_all,
     }
-
-
-def _dropout_seed(seed: int, opt_step: int) -> int:
-    return int(np.random.SeedSequence([seed, opt_step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _learning_rate(config: PretrainConfig, tokens: int, batch_tokens: int) -> float:
@@ -370,7 +363,7 @@ def _save(
 
     def write(part: Path) -> None:
         if run is not None:
-            save_model(part, _model_of(replica.config, whole), tokenizer)
+            write_model(part, replica.config, whole, tokenizer, kind=model_type(replica.config))
         checkpoint.write_tensors(part / checkpoint.STATE, state, group)
 
     def work() -> None:
@@ -390,15 +383,8 @@ def _stopped(run: RunFolder | None, config: PretrainConfig, position: Position, 
     return error
 
 
-def _model_of(shape: GPTConfig, tensors: dict[str, Tensor]) -> GPT:
-    with torch.device("meta"):
-        model = GPT(shape)
-    model.load_state_dict(tensors, assign=True)
-    return model
-
-
 def _saved_steps(config: PretrainConfig) -> list[int]:
-    return [int(path.name.rpartition("-")[2]) for path in checkpoint.all_steps(config.out / "checkpoints")]
+    return [checkpoint.step_of(path) for path in checkpoint.all_steps(config.out / "checkpoints")]
 
 
 @dataclass
@@ -446,15 +432,16 @@ def _use_threads(config: PretrainConfig, world: World) -> None:
 
 
 def _describe(
-    config: PretrainConfig, replica: Replica, train: Shards, tokenizer: Tokenizer, order: Order, position: Position
+    config: PretrainConfig, replica: Replica, reader: Reader, tokenizer: Tokenizer, position: Position
 ) -> None:
     shape, world, total = replica.config, replica.world, known(config.train_tokens)
+    order = reader.order
     epochs = total / (order.windows_per_epoch * shape.n_ctx)
     slots = f", {config.slots} slots" if config.slots else ""
     lines = [
         f"model      {shape.n_params():,} parameters: {shape.n_layer} layers, {shape.n_embd} wide, "
         f"{shape.n_head} heads, context {shape.n_ctx}, vocabulary {shape.n_vocab:,}",
-        f"corpus     {config.data}: {train.n_tokens:,} tokens; {total:,} to train is {epochs:.2f} epochs",
+        f"corpus     {config.data}: {reader.shards.n_tokens:,} tokens; {total:,} to train is {epochs:.2f} epochs",
         f"training   {config.sequences_per_batch} sequences a batch, rate {config.learning_rate:g}, "
         f"warm-up {config.warmup_tokens:,} tokens, {config.optimizer}",
         f"machine    {world.device}, {replica.precision}, {torch.get_num_threads()} threads, {world.layout}{slots}",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rein.distributed import Layout, World
 from rein.models import ops
-from rein.models.parallel import Slot
+from rein.models.slots import Slot
 from rein.text.order import Order
 from rein.text.shards import Shards
 
@@ -45,7 +45,7 @@ class Reader:
         self, shards: Shards, order: Order, world: World, *, n_ctx: int, at_once: int, slots: int, eot_id: int | None
     ) -> None:
         """`eot_id`: where documents end, if they are to be told apart."""
-        self._shards, self._order, self._world = shards, order, world
+        self.shards, self.order, self._world = shards, order, world
         self._n_ctx, self._at_once, self._eot_id = n_ctx, at_once, eot_id
         self._count = slots or world.layout.batch_ranks
         self._mine = slots_of(world.batch_rank, world.layout, self._count)
@@ -89,8 +89,8 @@ class Reader:
 
     def _read(self, first: int, sequences: int) -> npt.NDArray[np.int64]:
         each = sequences // self._count
-        starts = [self._order.starts(first + slot * each, each) for slot in self._mine]
-        return self._shards.windows(np.concatenate(starts), self._n_ctx + 1)
+        starts = [self.order.starts(first + slot * each, each) for slot in self._mine]
+        return self.shards.windows(np.concatenate(starts), self._n_ctx + 1)
 
     def _documents(self, windows_BT: Tensor) -> Tensor | None:
         return None if self._eot_id is None else documents(windows_BT[:, :-1], self._eot_id)

@@ -17,7 +17,8 @@ from rein import optim
 from rein.distributed import Layout, World
 from rein.errors import UserError
 from rein.guard import Guard
-from rein.models.parallel import Gradients, Replica
+from rein.models.parallel import Replica
+from rein.models.slots import Gradients
 from rein.noise_scale import BatchController, LayerNormExamples, NoiseScale, measurement
 from rein.train.pretrain_config import PretrainConfig, known
 

@@ -30,9 +30,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rein import __version__
 from rein.config import setting
 from rein.errors import UserError
-from rein.report.legible import evenly, number, visible
+from rein.report.legible import evenly, number, one_line, visible
 from rein.report.page import compare, render
-from rein.report.runs import RunReader, Summary, cells, find_runs, one_line
+from rein.report.runs import RunReader, Summary, cells, find_runs
 from rein.web.app import bind, make_app, make_server, same_origin, templates
 
 CURVE_POINTS = 48  # of a curve in the table

@@ -11,7 +11,7 @@
   };
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  /* 1234567 → 1.23M; like `number` in report.py. */
+  /* 1234567 → 1.23M; like `number` in legible.py. */
   const number = (value) => {
     if (value === null || value === undefined) return "–";
     const size = Math.abs(value);

@@ -1,5 +1,7 @@
 /* The table of runs: asks the server every few seconds what is new, changes what is other, and keeps focus, choice,
-   order and filter where they are. Texts go in as text, never as HTML: the page's policy forbids the other way. */
+   order and filter where they are. */
+
+import { $, element } from "../elements.js";
 
 const EVERY_MS = 3000;
 const COMPARED = 24; // runs on one page of curves; the server says the same
@@ -7,13 +9,6 @@ const ORDER = ["running", "stopped", "interrupted", "ended", "done", "damaged"];
 const UPWARD = new Set(["name", "state", "loss", "bits"]); // what is sorted with the least on top at first
 const store = "rein-runs";
 
-const $ = (id) => document.getElementById(id);
-const element = (tag, name, text) => {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  if (text !== undefined) made.textContent = text;
-  return made;
-};
 const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
 /* What a person set on this page outlives a look at a report and back. */

@@ -1,14 +1,8 @@
-/* Small things that every part needs: elements, numbers, colours, canvases, and the sign of an action. Text goes in
-   as text, never as HTML: the page's policy forbids the other way. */
+/* Small things that every part needs: elements, numbers, colours, canvases, and the sign of an action. */
 
-export const $ = (id) => document.getElementById(id);
+import { $, element } from "../elements.js";
 
-export const element = (tag, name, text) => {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  if (text !== undefined) made.textContent = text;
-  return made;
-};
+export { $, element };
 
 /* Read once per theme: drawings ask for colours some hundred times a frame. */
 const dark = matchMedia("(prefers-color-scheme: dark)");
