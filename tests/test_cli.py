@@ -163,10 +163,10 @@ def test_help_imports_neither_torch_nor_numpy():
     assert not imported & {"torch", "numpy", "rich", "jinja2", "pyarrow", "gigatoken"}
 
 
-def test_command_names_are_unique_and_only_runs_is_a_group_and_a_command():
+def test_command_names_are_unique_and_two_are_groups_and_commands():
     names = [command.name for command in COMMANDS]
     assert len(set(names)) == len(names)
-    assert {name.split()[0] for name in names if " " in name} & set(names) == {"runs"}  # which lists them
+    assert {name.split()[0] for name in names if " " in name} & set(names) == {"runs", "eval"}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from rein.evals.statistics import wilson
+
 Numbers = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
@@ -42,8 +44,7 @@ def accuracy(predicted_N: Numbers, labels_N: Numbers) -> Score:
              accuracy 0.7500 [0.3006, 0.9544]
     """
     right, n = int((predicted_N == labels_N).sum()), len(labels_N)
-    interval = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
-    return Score("accuracy", right / n, float(interval.low), float(interval.high), n)
+    return Score("accuracy", right / n, *wilson(right / n, n), n)
 
 
 def f1(predicted_N: Numbers, labels_N: Numbers) -> Score:

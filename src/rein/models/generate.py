@@ -29,6 +29,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
+    numbers: Sequence[int] | None = None,
     eot_id: int | None = None,
     precision: str = "fp32",
     on_token: Callable[[int, int], bool] | None = None,
@@ -36,7 +37,8 @@ def generate(
     """Continues each prompt by up to `max_new_tokens` tokens; the end-of-text token ends a sequence and is left out.
 
     `temperature` 0 takes the likeliest token. `top_k` keeps the k likeliest tokens; `top_p` the fewest whose
-    probabilities reach p, of what top_k left. `on_token(sequence, id)` is called for every token as it comes, and
+    probabilities reach p, of what top_k left. `numbers` are those of the sequences, 0, 1, … if not given: where in the
+    stream of `seed` each one's random numbers lie. `on_token(sequence, id)` is called for every token as it comes, and
     ends that sequence by returning True. `precision` "bf16" multiplies in bfloat16.
 
     Shapes   prompts: token ids, each at least one. Returns the new ids of each.
@@ -52,7 +54,7 @@ def generate(
     for row, prompt in enumerate(prompts):
         tokens_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
     cache = model.cache(B, longest + max_new_tokens - 1, pad_B=pad_B.to(device))
-    uniform_BT = torch.from_numpy(_uniforms(seed, B, max_new_tokens)).to(device)
+    uniform_BT = torch.from_numpy(_uniforms(seed, range(B) if numbers is None else numbers, max_new_tokens)).to(device)
     answers: list[list[int]] = [[] for _ in prompts]
     running = [True] * B
     next_BT = tokens_BT.to(device)
@@ -101,8 +103,8 @@ def _invert(p_BK: Tensor, uniform_B: Tensor) -> Tensor:
     return torch.searchsorted(cumulative_BK, target_B[:, None], right=True)[:, 0]
 
 
-def _uniforms(seed: int, rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    streams = [np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), row])) for row in range(rows)]
+def _uniforms(seed: int, rows: Sequence[int], columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    streams = [np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), row])) for row in rows]
     return np.stack([stream.random(columns) for stream in streams])
 
 

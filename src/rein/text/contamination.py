@@ -55,6 +55,7 @@ Characters = npt.NDArray[np.uint32]
 Bools = npt.NDArray[np.bool_]
 
 _SEPARATOR, _IGNORED, _SPACE = 0, 1, 32
+_CHARACTER_BASE, _BASE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1342543DE82EF95)  # of words, of grams
 _fast = compiled()
 
 
@@ -150,7 +151,7 @@ def _words(characters: npt.NDArray[Any], lower: Characters) -> tuple[Ints, Ints,
             if not in_word:
                 starts[n_words] = at
                 word_hash, in_word = np.uint64(0), True
-            word_hash = word_hash * np.uint64(0x9E3779B97F4A7C15) + np.uint64(low)
+            word_hash = word_hash * _CHARACTER_BASE + np.uint64(low)
             end = at + 1
         elif low == _SEPARATOR and in_word:
             ends[n_words], hashes[n_words] = end, splitmix64(word_hash)
@@ -167,7 +168,7 @@ def _gram_hashes(word_hashes: Hashes, n: int) -> Hashes:
 
     Σ_i word_i · b^(n − 1 − i), mixed
     """
-    base, power = np.uint64(0xD1342543DE82EF95), np.uint64(1)
+    base, power = _BASE, np.uint64(1)
     for _ in range(n):
         power *= base
     out = np.empty(max(len(word_hashes) - n + 1, 0), dtype=np.uint64)
@@ -402,7 +403,7 @@ def count(text: str, grams: Grams) -> Ints:
              >>> sorted(grams.text(gram) for gram in count("Not to be; be not! To be", grams))
              ['not to', 'to be']
     """
-    return np.unique(_find(text, grams)[:, 0])
+    return np.unique(find(text, [Group.of(grams)])[0][:, 0])
 
 
 def too_common(document_counts: Ints, rules: Rules) -> Bools:
@@ -445,7 +446,7 @@ def clean(text: str, grams: Grams, ignored: Bools, rules: Rules) -> Cleaning:
     """
     assert grams.n == rules.n, f"grams of {grams.n} words, but rules for {rules.n}"
     assert len(ignored) == len(grams), f"{len(ignored)} marks for {len(grams)} grams"
-    hits = _find(text, grams)
+    hits = find(text, [Group.of(grams)])[0]
     hits = hits[~ignored[hits[:, 0]]]
     if not len(hits):
         return Cleaning(((0, len(text)),), (), None, hits)
@@ -489,18 +490,127 @@ def _windows(hits: Ints, n_chars: int, window_chars: int) -> list[tuple[int, int
     return list(zip(starts[first].tolist(), ends[np.append(first[1:], True)].tolist(), strict=True))
 
 
-def _find(text: str, grams: Grams) -> Ints:
-    """Every gram in a text: (H, 3) int64, gram, start and end of each."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Tables of grams that are searched together: where no gram of any begins is seen from `n` words alone."""
+
+    n: int  # no more than the n of each table
+    bits: Hashes  # as `Grams.bits`, of the first n words of all grams
+    tables: tuple[Grams, ...]
+
+    @staticmethod
+    def of(*tables: Grams) -> Group:
+        """A group of tables, that of the smallest n first."""
+        n = tables[0].n
+        if len(tables) == 1:
+            return Group(n, tables[0].bits, tables)
+        begins = np.unique(np.concatenate([_hashes_of_first(grams.words, grams.starts, n) for grams in tables]))
+        return Group(n, _bits(begins), tables)
+
+
+def grouped(tables: Sequence[Grams]) -> list[Group]:
+    """Tables in groups in which no n is twice another, so that a search of all costs little more than of a few.
+
+    Example  >>> tables = [gather([("toy", [["to be or not to be that is"]])], n) for n in (2, 3, 4, 8)]
+             >>> [[table.n for table in group.tables] for group in grouped(tables)]
+             [[2, 3], [4], [8]]
+    """
+    groups: list[list[Grams]] = []
+    for grams in sorted(tables, key=lambda grams: grams.n):
+        if not groups or grams.n >= 2 * groups[-1][0].n:
+            groups.append([])
+        groups[-1].append(grams)
+    return [Group.of(*some) for some in groups]
+
+
+def find(text: str, groups: Sequence[Group]) -> list[Ints]:
+    """Every gram of some tables in a text, table by table. The words are cut once for all.
+
+    Shapes   for each table (H, 3) int64: gram, start and end of each, in the order of the text.
+    Example  >>> pairs, triples = gather([("toy", [["be or not"]])], n=2), gather([("toy", [["be or not"]])], n=3)
+             >>> [len(hits) for hits in find("To be, or not to be", grouped([pairs, triples]))]
+             [2, 1]
+    """
     characters, lower = _characters(text), _lower()
     starts, ends, word_hashes = _words(characters, lower)
-    shift = np.uint64(64 - 6 - (len(grams.bits).bit_length() - 1))  # leaves the number of a bit
-    found = _look_up(_gram_hashes(word_hashes, grams.n), grams.bits, shift, grams.hashes)
-    return _verified(found, characters, lower, starts, ends, grams.n, grams.hashes, grams.words, grams.starts)
+    hits = []
+    for group in groups:
+        gram_hashes = _gram_hashes(word_hashes, group.n)
+        alone = len(group.tables) == 1
+        places = None if alone else _may_begin(gram_hashes, group.bits)
+        for grams in group.tables:
+            of_places = gram_hashes if places is None else _hashes_at(word_hashes, places, grams.n)
+            found = _look_up(of_places, grams.bits, grams.hashes)
+            if not len(found):
+                hits.append(_NO_HITS)
+                continue
+            if places is not None:
+                found[:, 0] = places[found[:, 0]]
+            table = grams.hashes, grams.words, grams.starts
+            hits.append(_verified(found, characters, lower, starts, ends, grams.n, *table))
+    return hits
+
+
+_NO_HITS = np.zeros((0, 3), dtype=np.int64)
 
 
 @_fast
-def _look_up(gram_hashes: Hashes, bits: Hashes, shift: np.uint64, hashes: Hashes) -> Ints:
-    """(F, 2): at which words a hash of the table begins, and the first row that has it."""
+def _hashes_of_first(words: Characters, starts: Ints, n: int) -> Hashes:
+    """The hash of the first n words from each start."""
+    out = np.empty(len(starts), dtype=np.uint64)
+    for row in range(len(starts)):
+        at, rolling = starts[row], np.uint64(0)
+        for _ in range(n):
+            word_hash = np.uint64(0)
+            while words[at] != _SPACE:
+                word_hash = word_hash * _CHARACTER_BASE + np.uint64(words[at])
+                at += 1
+            rolling, at = rolling * _BASE + splitmix64(word_hash), at + 1
+        out[row] = splitmix64(rolling)
+    return out
+
+
+@_fast
+def _shift(bits: Hashes) -> np.uint64:
+    """What leaves the number of a hash's bit."""
+    shift, n = 58, len(bits)
+    while n > 1:
+        shift, n = shift - 1, n >> 1
+    return np.uint64(shift)
+
+
+@_fast
+def _may_begin(hashes: Hashes, bits: Hashes) -> Ints:
+    """Which of the hashes have their bit."""
+    shift = _shift(bits)
+    places = np.empty(len(hashes), dtype=np.int64)
+    n_places = 0
+    for place in range(len(hashes)):
+        first = hashes[place] >> shift
+        if (bits[first >> np.uint64(6)] >> (first & np.uint64(63))) & np.uint64(1) != np.uint64(0):
+            places[n_places] = place
+            n_places += 1
+    return places[:n_places].copy()
+
+
+@_fast
+def _hashes_at(word_hashes: Hashes, places: Ints, n: int) -> Hashes:
+    """The hash of the n words that begin at each of some ascending places, up to the first that has fewer behind it."""
+    out = np.empty(len(places), dtype=np.uint64)
+    n_out = 0
+    while n_out < len(places) and places[n_out] + n <= len(word_hashes):
+        rolling = np.uint64(0)
+        for word in range(places[n_out], places[n_out] + n):
+            rolling = rolling * _BASE + word_hashes[word]
+        out[n_out] = splitmix64(rolling)
+        n_out += 1
+    return out[:n_out]
+
+
+@_fast
+def _look_up(gram_hashes: Hashes, bits: Hashes, hashes: Hashes) -> Ints:
+    """(F, 2): which of the hashes are in the table, and the first row that has it."""
+    shift = _shift(bits)
     found = np.empty((16, 2), dtype=np.int64)
     n_found = 0
     for word in range(len(gram_hashes)):

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rein.report.charts import Axis, Chart, Mark, Points, counts, fractions, linear, steps_of, tick
 from rein.report.figures import ticks
 from rein.report.legible import percent
-from rein.text.charts import Axis, Chart, Mark, Points, counts, fractions, linear, steps_of, tick
 
 ENOUGH = 10  # documents in a bin of scores, for the kept part of them to say something
 FLOW = (1000, 240)

@@ -1,4 +1,4 @@
-"""Figures of a corpus report: what they show, and where the template is to draw it. A figure is an SVG, no script."""
+"""What the figures of pages are made of: axes, curves, bars, and where a template draws them. SVG, no script."""
 
 from __future__ import annotations
 

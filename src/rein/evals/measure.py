@@ -1,0 +1,198 @@
+"""From answers to the rows of a table: scores with intervals, beside chance and beside the paper.
+
+Flow     Answers of one task, one by one → `Tally.add` → numbers, not texts → `Tally.entries` → what scores.json holds:
+         one entry for each metric of the task, with one row for each number of shots
+
+Percentages are fractions here and in scores.json; published numbers are as the paper prints them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rein.evals import published, statistics
+from rein.evals.answering import Failed
+from rein.evals.metrics import METRICS, Metric
+from rein.evals.statistics import Estimate
+from rein.evals.task import Answer, Split, Task
+
+MOST_FAILURES = 100  # that are listed
+_CHANCE = ("accuracy", "record_em")  # metrics that guessing has a known score of
+
+
+Settings = Mapping[int, Sequence[str]]  # what each number of shots is called, which may be two things
+
+
+@dataclass
+class _AtK:
+    """What was found behind one number of shots."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    units: dict[str, list[str]] = field(default_factory=dict)  # of metrics whose problems are right or wrong together
+    clusters: list[str] = field(default_factory=list)
+    draws: list[int | None] = field(default_factory=list)
+    effective: list[int] = field(default_factory=list)
+    counts: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)  # of metrics of the whole set
+
+
+class Tally:
+    """The answers to one task, as numbers; memory grows by a few of them a problem."""
+
+    def __init__(self, task: Task, split: Split) -> None:
+        self.task, self.split = task, split
+        self.failed: list[Failed] = []
+        self.n_failed = 0
+        self._metrics = [METRICS[name] for name in task.metrics]
+        self._at: dict[int, _AtK] = {}
+        self._options = 0.0
+        self._problems: set[str] = set()
+
+    def add(self, answer: Answer) -> dict[str, float | None]:
+        """Counts one answer. Returns its value under each metric that has one."""
+        at = self._at.setdefault(answer.k, _AtK())
+        problem = answer.problem
+        if problem.id not in self._problems:
+            self._problems.add(problem.id)
+            self._options += 1 / len(problem.options) if problem.options else 0.0
+        found: dict[str, float | None] = {}
+        for metric in self._metrics:
+            if metric.counts is not None:
+                at.counts.setdefault(metric.name, []).append(metric.counts(answer))
+            if metric.of is not None:
+                value = found[metric.name] = metric.of(answer)
+                at.values.setdefault(metric.name, []).append(np.nan if value is None else value)
+                if metric.unit_of is not None:
+                    at.units.setdefault(metric.name, []).append(metric.unit_of(answer) or problem.id)
+        at.clusters.append(problem.passage)
+        at.draws.append(answer.draw)
+        at.effective.append(answer.effective_k)
+        return found
+
+    def fail(self, failed: Failed) -> None:
+        """Counts a problem that got no answer."""
+        self.n_failed += 1
+        if len(self.failed) < MOST_FAILURES:
+            self.failed.append(failed)
+
+    @property
+    def ks(self) -> list[int]:
+        """The numbers of shots that have answers."""
+        return sorted(self._at)
+
+    def estimate(self, metric: Metric, k: int) -> Estimate | None:
+        """The score behind K shots; None where nothing has a value."""
+        at = self._at[k]
+        if (of_counts := metric.of_counts) is not None:
+            rows = at.counts[metric.name]
+            return statistics.whole(rows, lambda some: of_counts(np.sum(some, axis=0)), clusters=at.clusters)
+        values, clusters, draws = np.array(at.values[metric.name]), at.clusters, at.draws
+        if metric.unit_of is not None:
+            values, clusters, draws = _together(values, at.units[metric.name], clusters, draws)
+        there = ~np.isnan(values)
+        if not there.any():
+            return None
+        if not there.all():
+            values, clusters, draws = (
+                values[there], [c for c, t in zip(clusters, there, strict=True) if t],
+                [d for d, t in zip(draws, there, strict=True) if t],
+            )  # fmt: skip
+        return statistics.summarise(values, clusters=clusters, draws=draws, bounded=metric.unit == "%")
+
+    def entries(self, paper: str, size: str | None, n_params: float, settings: Settings) -> list[dict[str, Any]]:
+        """What scores.json holds of this task, one entry for each metric. `settings` names each number of shots."""
+        return [self._entry(metric, paper, size, n_params, settings) for metric in self._metrics]
+
+    def _entry(
+        self, metric: Metric, paper: str, size: str | None, n_params: float, settings: Settings
+    ) -> dict[str, Any]:
+        task, chance = self.task, None
+        if metric.name in _CHANCE and self._options and self._problems:
+            chance = self._options / len(self._problems)
+        rows = []
+        for k in self.ks:
+            estimate = self.estimate(metric, k)
+            if estimate is not None:
+                rows += [
+                    self._row(metric, k, estimate, setting, paper, size, n_params, chance)
+                    for setting in settings.get(k, ["curve"])
+                ]
+        return {
+            "task": task.name,
+            "title": task.title,
+            "metric": metric.name,
+            "unit": metric.unit,
+            "better": metric.better,
+            "split": self.split,
+            "problems": len(self._problems),
+            "failed": [asdict(one) for one in self.failed],
+            "failed_count": self.n_failed,
+            "chance": chance,
+            "paper_k": task.shots,
+            "scores": rows,
+        }
+
+    def _row(
+        self,
+        metric: Metric,
+        k: int,
+        estimate: Estimate,
+        setting: str,
+        paper: str,
+        size: str | None,
+        n_params: float,
+        chance: float | None,
+    ) -> dict[str, Any]:
+        effective = self._at[k].effective
+        beside = beside_paper(self.task, metric, setting, paper, size, n_params)
+        number = published.fraction(metric.name, beside["value"]) if beside else None
+        return {
+            "setting": setting,
+            "k": k,
+            "effective_k_mean": float(np.mean(effective)),
+            "effective_k_min": min(effective),
+            **{name: _plain(value) for name, value in asdict(estimate).items()},
+            "minimum_detectable": _plain(statistics.minimum_detectable(estimate)),
+            "published": beside,
+            "verdict": statistics.verdict(estimate, number),
+            "against_chance": None if chance is None else statistics.against_chance(estimate, chance),
+        }
+
+
+def _plain(value: float | None) -> float | None:
+    """A number that JSON has; None for what is not finite: the ends of an interval of which nothing is known."""
+    return value if value is None or math.isfinite(value) else None
+
+
+def beside_paper(
+    task: Task, metric: Metric, setting: str, paper: str, size: str | None, n_params: float
+) -> dict[str, Any] | None:
+    """The paper's number for a setting, of the size that is named, or else the nearest to the model's."""
+    if not task.published:
+        return None
+    wanted = {"chosen": "few"}.get(setting, setting)
+    numbers = published.numbers(paper, task.published, metric.name, wanted)
+    if not numbers and paper == "gpt2":  # it has one setting, and names it by whether the prompt begins with examples
+        wanted = "few"
+        numbers = published.numbers(paper, task.published, metric.name, wanted)
+    name = size or published.nearest(paper, n_params).name
+    if name not in numbers:
+        return None
+    note = published.note(paper, task.published, metric.name, wanted, name)
+    return {"paper": paper, "size": name, "value": numbers[name], "note": note}
+
+
+def _together(
+    values: np.ndarray[Any, Any], units: Sequence[str], clusters: Sequence[str], draws: Sequence[int | None]
+) -> tuple[np.ndarray[Any, Any], list[str], list[int | None]]:
+    """One value for each unit: the least of those in it."""
+    least: dict[str, int] = {}
+    for at, unit in enumerate(units):
+        if unit not in least or values[at] < values[least[unit]]:
+            least[unit] = at
+    chosen = list(least.values())
+    return values[chosen], [clusters[at] for at in chosen], [draws[at] for at in chosen]
