@@ -19,14 +19,22 @@ from hypothesis import strategies as st
 from rein.errors import UserError
 from rein.evals import overlap as overlap_module
 from rein.evals import published
+from rein.evals import training_text as training_text_module
 from rein.evals.clean_scores import Scored, compare, relative_change, verdict
-from rein.evals.contamination import Asked, ContaminationConfig, contamination_command, read_answers, read_problems
+from rein.evals.contamination import (
+    Asked,
+    ContaminationConfig,
+    contamination_command,
+    is_synthetic,
+    read_answers,
+    read_problems,
+)
 from rein.evals.metrics import METRICS
 from rein.evals.overlap import Example, Found, analyse, analyse_corpora, gram_words, n_words, tables_of
 from rein.text import engine, tables
 from rein.text.build import BuildConfig, build
-from rein.text.contamination import Group, find, gather, grouped
 from rein.text.documents import Document
+from rein.text.grams import Group, find, gather, grouped, normalise
 
 LONG = (
     "The harbour was quiet that morning, and the two old fishermen who had quarrelled for thirty years about a "
@@ -69,7 +77,15 @@ def dirty(examples: list[Example], *texts: str, synthetic: bool = False) -> list
 
 @pytest.mark.parametrize(
     ("lengths", "n"),
-    [([9] * 20, 9), ([2] * 20, 8), ([40] * 20, 13), ([9] * 2 + [30] * 18, 9), ([3] + [12] * 99, 12), ([], 8)],
+    [
+        ([9] * 20, 9),
+        ([2] * 20, 8),
+        ([40] * 20, 13),
+        ([9] * 2 + [30] * 18, 9),
+        ([9] + [12] * 10, 9),
+        ([3] + [12] * 99, 12),
+        ([], 8),
+    ],
 )
 def test_n_is_the_fifth_percentile_of_lengths_between_8_and_13(lengths, n):
     assert gram_words(lengths) == n
@@ -99,7 +115,7 @@ def test_n_of_the_released_sets_is_that_of_table_c1(shared_data):
     )
     found, skipped = read_problems(ContaminationConfig(tasks=names, data=(shared_data,)))
     assert not skipped
-    synthetic = frozenset(names[-2:])
+    synthetic = frozenset(filter(is_synthetic, names))
     assert tables_of({task: one.examples for task, one in found.items()}, synthetic).n == {
         task: published.overlaps()[one.published].n for task, one in found.items()
     }
@@ -265,6 +281,17 @@ def test_the_longest_match_is_shown_with_the_text_around_it():
     assert (match["document"], match["examples"], match["in"]) == ("document 1", [0], "question or answer")
 
 
+def test_a_match_near_the_beginning_is_shown_with_what_stands_before_it():
+    before = filler(3)
+    (match,) = analyse({"toy": asked(LONG)}, documents(f"{before} {LONG}"))["toy"].matches
+    assert (match["before"], match["after"]) == (f"{before} ", ".")
+
+
+def test_of_matches_as_long_the_first_document_s_is_shown():
+    (match,) = analyse({"toy": asked(LONG)}, documents(filler(9), LONG, LONG))["toy"].matches
+    assert match["document"] == "document 1"
+
+
 def test_few_matches_are_shown_and_the_longest_of_them():
     examples = asked(*(f"{filler(40, seed)}" for seed in range(40)))
     texts = [first_words(one.question, 13 + at % 20) for at, one in enumerate(examples)]
@@ -273,11 +300,11 @@ def test_few_matches_are_shown_and_the_longest_of_them():
     assert lengths == sorted((13 + at % 20 for at in range(40)), reverse=True)[: overlap_module.SHOWN]
 
 
-def test_the_grams_that_most_documents_have_are_named_with_how_many_and_where():
-    common = first_words(LONG, 13)
+@pytest.mark.parametrize("start", range(0, 15, 2))
+def test_the_grams_that_most_documents_have_are_named_with_how_many_and_where(start):
+    common = " ".join(LONG.split()[start : start + 13])
     found = analyse({"toy": asked(LONG)}, documents(filler(9), LONG, f"{common} {filler(3)}", common))["toy"]
-    first = found.examples[0][0]
-    assert first == {"gram": common.lower().replace(",", ""), "documents": 3, "document": "document 1"}
+    assert found.examples[0][0] == {"gram": normalise(common), "documents": 3, "document": "document 1"}
     assert len(found.examples[0]) == overlap_module.SHOWN_GRAMS
     assert found.found_E[0] == found.grams_E[0] == n_words(LONG) - 12
 
@@ -348,6 +375,35 @@ def test_a_corpus_of_shards_says_the_same_as_its_texts_in_files(tmp_path, corpus
         assert facts(result) == expected, path
         assert found.n_documents == 200
         assert not found.dropped
+
+
+def test_what_was_held_out_of_a_corpus_was_not_read_in_training(tmp_path, small_corpus):
+    train = json.loads((small_corpus / "manifest.json").read_text())["splits"]["train"]
+    _, found = analyse_corpora({"toy": asked(LONG)}, [small_corpus], tmp_path / "work", workers=1)
+    assert (found.n_documents, found.n_bytes) == (train["documents"], train["bytes"])
+
+
+def test_of_matches_as_long_in_two_corpora_the_first_one_s_is_shown(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(LONG)
+    both = [tmp_path / "b.txt", tmp_path / "a.txt"]
+    result, _ = analyse_corpora({"toy": asked(LONG)}, both, tmp_path / "work", workers=1)
+    assert result["toy"].matches[0]["document"].endswith("b.txt")
+    assert result["toy"].examples[0][0]["document"].endswith("b.txt")
+
+
+def test_a_folder_is_read_by_the_names_of_its_files(tmp_path):
+    folder = tmp_path / "mixed"
+    (folder / "below" / ".git").mkdir(parents=True)
+    (folder / "below" / "a.txt").write_text(LONG)
+    (folder / "b.jsonl").write_text(json.dumps({"text": OTHER}))
+    (folder / "c.png").write_bytes(b"\x89PNG")
+    (folder / "d.md").write_bytes(b"caf\xe9")
+    (folder / "below" / ".git" / "e.txt").write_text(filler(30))
+    examples = asked(LONG, OTHER, filler(30))
+    result, found = analyse_corpora({"toy": examples}, [folder], tmp_path / "work", workers=1)
+    assert result["toy"].dirty_E.tolist() == [True, True, False]
+    assert (found.n_documents, found.dropped) == (2, {"hidden": 1, "not UTF-8": 1})
 
 
 def test_several_corpora_are_one(tmp_path, corpus, jsonl, examples, texts):
@@ -656,6 +712,11 @@ def test_a_folder_without_text_is_refused(tmp_path, evaluated):
     (empty / "image.png").write_bytes(b"\x89PNG")
     assert f"{empty} holds no text" in refused(ContaminationConfig(evaluated, (empty,)))
     assert "does not exist" in refused(ContaminationConfig(evaluated, (tmp_path / "nowhere",)))
+
+
+def test_a_text_file_that_is_too_large_to_be_one_document_is_named(evaluated, training_text, monkeypatch):
+    monkeypatch.setattr(training_text_module, "MAX_DOCUMENT_BYTES", 100)
+    assert "0.txt is larger than 1 GiB" in refused(ContaminationConfig(evaluated, (training_text,)))
 
 
 def test_a_corpus_of_which_nothing_can_be_read_makes_no_task_clean(tmp_path, evaluated):

@@ -18,21 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rein.errors import UserError
-from rein.text.contamination import (
-    EvaluationSet,
-    Grams,
-    Rules,
-    Tally,
-    clean,
-    count,
-    gather,
-    normalise,
-    outcomes,
-    table,
-    too_common,
-)
+from rein.text.contamination import Rules, Tally, clean, count, outcomes, table, too_common
 from rein.text.documents import Document, Dropped
 from rein.text.evaluation_sets import read_evaluation
+from rein.text.grams import EvaluationSet, Grams, gather, normalise
 
 PAPER = Rules()
 WORDS = "the quick brown fox jumps over a lazy dog while thirty curious cats watch from an old stone wall by our house"

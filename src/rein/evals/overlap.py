@@ -28,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rein.evals.training_text import documents_of, parts_of
-from rein.text.contamination import Grams, Group, Ints, find, gather, grouped, normalise
 from rein.text.documents import Document, Dropped, n_utf8_bytes
 from rein.text.engine import Advance, Engine, Record, Task, stage_key
+from rein.text.grams import Grams, Group, Ints, find, gather, grouped, normalise
 from rein.text.store import load, load_once, save, whole
 
 LEAST, LEAST_SYNTHETIC, MOST = 8, 2, 13  # words of a gram

@@ -74,9 +74,7 @@ def _parts_of_corpus(folder: Path) -> Parts:
 
 def _sources(path: Path, text_field: str) -> list[Source]:
     """A source for each kind of file there is."""
-    names = [path.name]
-    if path.is_dir():
-        names = [str(file) for file in below(path) if not any(part.startswith(".") for part in file.parts)]
+    names = [str(file) for file in below(path)] if path.is_dir() else [path.name]
     found = []
     for kind, ends in READ_AS.items():
         here = [name for name in names if name.lower().endswith(ends)]

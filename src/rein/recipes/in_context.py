@@ -1,43 +1,45 @@
 """`rein eval demo`: a small model learns puzzles from text, and how much examples in the prompt help it.
 
-    1  text       pages of puzzles, each page of one kind: words reversed, turned round, with signs in between; sums
+    1  text       pages of puzzles, each of one kind: words reversed, words turned round by one letter or by two, sums
     2  pre-train  a small GPT on bytes, as on any text
-    3  evaluate   GPT-3's protocol: 0, 1, 2, 4 … examples; K chosen on dev, run once on test
+    3  evaluate   GPT-3's protocol: 0, 1, 2, 4 and 8 examples; K chosen on dev, run once on test
 
-"taefed =" does not say which puzzle it is; the examples in front do. So the score rises with their number: what Brown
-2020 calls in-context learning, at a size that trains in minutes. No question of dev or test is in the text.
+"taefed =" does not say which puzzle it is; the examples in front of it do. So the score rises with their number: what
+Brown 2020 calls in-context learning, at a size that trains in minutes. No word or sum of dev or test is in the text.
+
+The sums and the reversed words are the paper's. Its cycled letters are turned by another number of letters each time,
+which only somebody with a dictionary can undo; here a page turns all of its words alike.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 
 from rein.config import setting
-from rein.errors import UserError, writing
+from rein.errors import UserError
 from rein.evals.data import Data, Row
 from rein.evals.evaluate import evaluate, table
 from rein.evals.language_model import Ours
 from rein.evals.report import write_report
 from rein.evals.responses import Responses
-from rein.evals.task import Problem, Task
+from rein.evals.task import Split, Task
 from rein.evals.tasks import arithmetic, scrambling
-from rein.evals.tasks.table import load
 from rein.progress import duration
 from rein.run import lock_folder, write_atomically
 from rein.text.build import BuildConfig, build
 from rein.train.pretrain import pretrain
 from rein.train.pretrain_config import PretrainConfig
 
-KINDS = ("reversed_words", "cycled_letters", "symbol_insertion", "2d+")
-PAGES = 24_000
-PUZZLES = {"word": 24, "sum": 12}  # on a page, which is about as long as the model's context
-LETTERS = "etaoinshrdlucmfwypvbgkqjxz"
+PAGES = 60_000
+PUZZLES = 16  # on a page
+SHOTS = 8  # a page is longer than the model's context, which holds about so many
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class InContextConfig:
     """Settings of `rein eval demo`."""
 
     out: Path = setting(Path("runs/in-context"), "folder for the text, the run and the evaluation")
-    train_tokens: int = setting(6_000_000, "to train on; a token is a byte", unit="tokens")
+    train_tokens: int = setting(8_000_000, "to train on; a token is a byte", unit="tokens")
     problems: int = setting(300, "of each dev and test set that are asked", unit="problems")
     seed: int = setting(0, "of the text, the weights and the shots")
 
@@ -79,7 +81,7 @@ def in_context(config: InContextConfig) -> None:
         model = Ours.load(config.out / "pretrain")
         with Responses(config.out / "responses.sqlite") as kept:
             found = evaluate(
-                model, [_asked(kind) for kind in KINDS], data=Data(), responses=kept, out=evaluation,
+                model, list(TASKS.values()), data=Data(), responses=kept, out=evaluation,
                 shots=("curve", "dev"), seed=config.seed, limit=config.problems,
             )  # fmt: skip
         write_report([evaluation], evaluation)
@@ -94,83 +96,129 @@ def in_context(config: InContextConfig) -> None:
 
 
 def training(config: InContextConfig, corpus: Path) -> PretrainConfig:
-    """A GPT of a million weights."""
+    """A GPT of half a million weights, in many small updates: copying is learned in steps, not in tokens."""
     return PretrainConfig(
         data=corpus,
         out=config.out / "pretrain",
-        n_layer=4,
+        n_layer=3,
         n_embd=128,
         n_head=4,
-        n_ctx=512,
+        n_ctx=192,
         train_tokens=config.train_tokens,
-        sequences_per_batch=16,
-        learning_rate=3e-3,
-        heldout_tokens=50_000,
+        sequences_per_batch=6,
+        learning_rate=2e-3,
+        heldout_tokens=20_000,
         checkpoint_every_s=30.0,
         seed=config.seed,
     )
 
 
-def pages(kind: str, random: Random) -> Iterator[str]:
-    """Endless pages of one kind, as a few-shot prompt of it reads; a page in four begins without the instruction."""
-    task = _task(kind)
+# --------------------------------------------------------------------------------------------------- the tasks
+
+
+def turned(by: int, word: str) -> str:
+    """A word turned round by some letters.
+
+    Example  >>> turned(2, "casino")
+             'sinoca'
+    """
+    return word[by:] + word[:by]
+
+
+RULES: dict[str, Callable[[str], str]] = {
+    "reversed_words": lambda word: word[::-1],
+    "turned_by_1": partial(turned, 1),
+    "turned_by_2": partial(turned, 2),
+}
+
+
+def read(name: str, data: Data, split: Split) -> Iterable[Row]:
+    """Words of a split of the paper's puzzles, changed by a rule."""
+    for row in scrambling.read("reversed_words", data, split):
+        word = str(row["completion"]).strip()
+        yield Row({"context": f"{RULES[name](word)} =", "completion": word}, f"{name}/{row.where}")
+
+
+def _word_task(name: str) -> Task:
+    title = name.replace("_", " ").capitalize()
+    return replace(
+        scrambling.REVERSED, name=name, title=title, read=partial(read, name), shots=SHOTS, description="",
+        max_new_tokens=16, published="Reversed Words" if name == "reversed_words" else "",
+    )  # fmt: skip
+
+
+TASKS: dict[str, Task] = {
+    **{name: _word_task(name) for name in RULES},
+    "2d+": replace(arithmetic.PLUS_2, shots=SHOTS),
+}
+
+
+# ---------------------------------------------------------------------------------------------------- the text
+
+
+def pages(name: str, random: Random) -> Iterator[str]:
+    """Endless pages of one task, as its few-shot prompts read."""
+    task = TASKS[name]
     while True:
-        description = [task.description] if task.description and random.random() < 0.75 else []
-        yield task.separator.join([*description, *(problem.shot for problem in _puzzles(kind, task, random))])
+        rows = (_word(name, random) if name in RULES else _sum(random) for _ in range(PUZZLES))
+        yield task.separator.join(problem.shot for row in rows for problem in task.ask(row))
 
 
-def _puzzles(kind: str, task: Task, random: Random) -> Iterator[Problem]:
-    """Those of one page: of words of the train set and of letters in any order, so that a rule is learned; or sums."""
-    if kind in scrambling.KINDS:
-        words, change = _learned(kind), scrambling.KINDS[kind][2]
-        for _ in range(PUZZLES["word"]):
-            word = random.choice(words) if random.random() < 0.5 else _letters(random)
-            yield from task.ask(_row(f"{change(word, random)} =", word))
-        return
-    held, draw = _held(kind), arithmetic.KINDS[kind][2]
-    for _ in range(PUZZLES["sum"]):
-        while True:
-            asked, answer = draw(random)
-            if (context := f"Q: What is {asked}?\n\nA:") not in held:
-                break
-        yield from task.ask(_row(context, str(answer)))
+def _word(name: str, random: Random) -> Row:
+    """Of the train set, or made up, so that it is the rule that is learned and not the list."""
+    word = random.choice(_words()) if random.random() < 0.3 else made_up(_followers(), random)
+    return Row({"context": f"{RULES[name](word)} =", "completion": word}, "pages")
 
 
-def _letters(random: Random) -> str:
-    return "".join(random.choices(LETTERS, k=random.randint(5, 10)))
+def _sum(random: Random) -> Row:
+    while True:
+        asked, answer = arithmetic.two_numbers(2, "plus", random)
+        context = f"Q: What is {asked}?\n\nA:"
+        if context not in _held():
+            return Row({"context": context, "completion": str(answer)}, "pages")
 
 
-def _row(context: str, completion: str) -> Row:
-    return Row({"context": context, "completion": completion}, "pages")
+def made_up(followers: Mapping[str, str], random: Random) -> str:
+    """Five to nine letters, each one that follows the letter before it in some word.
 
-
-def _task(kind: str) -> Task:
-    return load("gpt3", kind)
+    Example  >>> made_up({"^": "b", "b": "a", "a": "bbb$"}, Random(1))
+             'babababa'
+    """
+    while True:
+        word, letter = "", "^"
+        while letter != "$" and len(word) < 10:
+            letter = random.choice(followers[letter])
+            word += letter.strip("$")
+        if 5 <= len(word) <= 9:
+            return word
 
 
 @cache
-def _learned(kind: str) -> list[str]:
+def _words() -> list[str]:
     """The words of the train set."""
-    return [str(row["completion"]).strip() for row in _task(kind).read(Data(), "train")]
+    return [str(row["completion"]).strip() for row in scrambling.read("reversed_words", Data(), "train")]
 
 
 @cache
-def _held(kind: str) -> frozenset[str]:
-    """The questions of dev and test."""
-    return frozenset(
-        str(row["context"]).strip() for split in ("dev", "test") for row in _task(kind).read(Data(), split)
-    )
+def _followers() -> Mapping[str, str]:
+    """What follows each letter in the words of the train set; ^ and $ stand around a word."""
+    found = defaultdict[str, str](str)
+    for word in _words():
+        for letter, following in zip(f"^{word}", f"{word}$", strict=True):
+            found[letter] += following
+    return dict(found)
+
+
+@cache
+def _held() -> frozenset[str]:
+    """The sums of dev and test."""
+    splits: tuple[Split, ...] = ("dev", "test")
+    return frozenset(str(row["context"]).strip() for split in splits for row in TASKS["2d+"].read(Data(), split))
 
 
 def _write(path: Path, seed: int) -> None:
     """All pages, kinds in random order, one JSON object a page."""
     order = Random(f"{seed}/order")
-    endless = {kind: pages(kind, Random(f"{seed}/{kind}")) for kind in KINDS}
-    texts = (next(endless[order.choice(KINDS)]) for _ in range(PAGES))
-    with writing(path):
-        write_atomically(path, "".join(json.dumps({"text": text}) + "\n" for text in texts))
-
-
-def _asked(kind: str) -> Task:
-    """The task with no more shots than a page had puzzles: behind more, the model has never read."""
-    return replace(_task(kind), shots=16 if kind in scrambling.KINDS else 8)
+    endless = {name: pages(name, Random(f"{seed}/{name}")) for name in TASKS}
+    texts = (next(endless[order.choice(list(TASKS))]) for _ in range(PAGES))
+    write_atomically(path, "".join(json.dumps({"text": text}) + "\n" for text in texts))

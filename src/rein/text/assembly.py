@@ -23,6 +23,7 @@ from rein.run import write_atomically
 from rein.text import contamination, shards
 from rein.text.build_state import Build, Part
 from rein.text.engine import Record, Task
+from rein.text.grams import Grams
 from rein.text.pydocs import STDLIB
 from rein.text.recipe import Recipe
 from rein.text.report import write_report
@@ -216,7 +217,7 @@ def finish(
     }
     about_overlaps = None
     if cleaning is not None and counts_of_grams is not None:
-        grams = contamination.Grams.load(Path(cleaning["grams"]))
+        grams = Grams.load(Path(cleaning["grams"]))
         tally = contamination.Tally.of(grams)
         for _, record in assembled:
             tally.merge(contamination.Tally.from_dict(record["contamination"]))

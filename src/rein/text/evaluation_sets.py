@@ -1,4 +1,4 @@
-"""Test and dev sets as they lie on disk: what `contamination.gather` makes grams of.
+"""Test and dev sets as they lie on disk: what `grams.gather` makes grams of.
 
 Flow     files and folders → `read_evaluation` → (name of the set, its examples: the text fields of each).
 """

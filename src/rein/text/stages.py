@@ -294,10 +294,10 @@ def _rows_gone(task: dict[str, Any]) -> dict[int, str]:
 
 def gather_grams(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """The grams of the evaluation sets."""
-    from rein.text import contamination
+    from rein.text.grams import gather
 
     sets = read_evaluation([Path(path) for path in task["against"]])
-    grams = contamination.gather(sets, task["n"])
+    grams = gather(sets, task["n"])
     grams.save(folder / "grams.npz")
     return {"grams": len(grams), "sets": len(grams.sets)}
 
@@ -305,8 +305,9 @@ def gather_grams(folder: Path, task: dict[str, Any], advance: Advance) -> Record
 def overlaps(folder: Path, task: dict[str, Any], advance: Advance) -> Record:
     """In how many documents of this partition each gram of the evaluation sets is: NAME.npy (grams,) int64."""
     from rein.text import contamination
+    from rein.text.grams import Grams
 
-    grams = load_once(contamination.Grams.load, task["grams"])
+    grams = load_once(Grams.load, task["grams"])
     gone = _rows_gone(task)
     counts = np.zeros(len(grams), dtype=np.int64)
     row = 0
@@ -349,8 +350,9 @@ class _Cleaner:
 
     def __init__(self, task: dict[str, Any]) -> None:
         from rein.text import contamination
+        from rein.text.grams import Grams
 
-        self._grams = load_once(contamination.Grams.load, task["grams"])
+        self._grams = load_once(Grams.load, task["grams"])
         self._ignored = np.load(task["ignored"])
         self._rules = contamination.Rules(**task["rules"])
         self._tally = contamination.Tally.of(self._grams)
