@@ -403,6 +403,22 @@ def test_problems_of_a_question_are_right_together():
     assert entry["scores"][0]["n"] == 3
 
 
+@pytest.mark.parametrize(("golds", "chance"), [([0, 0, 0, 1], 0.75), ([0, 1, 0, 1], 0.5), ([1, 1, 1, 1], 1.0)])
+def test_chance_is_the_better_of_guessing_and_always_saying_the_same(golds, chance):
+    tally = Tally(CHOICE, "test")
+    for at, gold in enumerate(golds):
+        tally.add(Answer(multiple_choice(str(at), "Q", ["yes", "no"], gold), 0, 0, choice=0))
+    assert tally.chance() == chance
+
+
+def test_where_every_answer_is_another_one_chance_is_guessing():
+    tally = Tally(CHOICE, "test")
+    for at in range(40):
+        tally.add(Answer(multiple_choice(str(at), "Q", [f"a{at}", f"b{at}", f"c{at}"], 0), 0, 0, choice=0))
+    assert tally.chance() == pytest.approx(1 / 3)
+    assert Tally(CHOICE, "test").chance() is None
+
+
 def test_the_papers_number_stands_beside(run, model):
     (entry,) = run([CHOICE])["tasks"]
     zero = entry["scores"][0]["published"]

@@ -9,6 +9,7 @@ Percentages are fractions here and in scores.json; published numbers are as the 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from rein.evals.statistics import Estimate
 from rein.evals.task import Answer, Split, Task
 
 MOST_FAILURES = 100  # that are listed
+MOST_CLASSES = 16  # completions that come again and again are classes, of which one may be the commonest
 _CHANCE = ("accuracy", "record_em")  # metrics that guessing has a known score of
 
 
@@ -49,7 +51,8 @@ class Tally:
         self.n_failed = 0
         self._metrics = [METRICS[name] for name in task.metrics]
         self._at: dict[int, _AtK] = {}
-        self._options = 0.0
+        self._options = 0.0  # Σ over problems of 1 / number of options
+        self._right: Counter[str] = Counter()  # how often each completion is the right one
         self._problems: set[str] = set()
 
     def add(self, answer: Answer) -> dict[str, float | None]:
@@ -58,7 +61,10 @@ class Tally:
         problem = answer.problem
         if problem.id not in self._problems:
             self._problems.add(problem.id)
-            self._options += 1 / len(problem.options) if problem.options else 0.0
+            if problem.options and problem.gold is not None:
+                self._options += 1 / len(problem.options)
+                if len(self._right) <= MOST_CLASSES:
+                    self._right[problem.options[problem.gold].completion] += 1
         found: dict[str, float | None] = {}
         for metric in self._metrics:
             if metric.counts is not None:
@@ -72,6 +78,17 @@ class Tally:
         at.draws.append(answer.draw)
         at.effective.append(answer.effective_k)
         return found
+
+    def chance(self) -> float | None:
+        """What guessing gets: the better of any option at random and always the same answer; None without options.
+
+        BoolQ is 62% yes: a model that says nothing else is not above chance.
+        """
+        if not self._options:
+            return None
+        n = len(self._problems)
+        same = max(self._right.values()) if len(self._right) <= MOST_CLASSES else 0
+        return max(self._options, same) / n
 
     def fail(self, failed: Failed) -> None:
         """Counts a problem that got no answer."""
@@ -110,9 +127,7 @@ class Tally:
     def _entry(
         self, metric: Metric, paper: str, size: str | None, n_params: float, settings: Settings
     ) -> dict[str, Any]:
-        task, chance = self.task, None
-        if metric.name in _CHANCE and self._options and self._problems:
-            chance = self._options / len(self._problems)
+        task, chance = self.task, self.chance() if metric.name in _CHANCE else None
         rows = []
         for k in self.ks:
             estimate = self.estimate(metric, k)
