@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if speaks():
             print(
-                "Interrupted. What was saved is whole: the same command continues a run, --resume a lesson.",
+                "Interrupted. What was saved is whole: the same command goes on; a lesson goes on with --resume.",
                 file=sys.stderr,
             )
         return 130

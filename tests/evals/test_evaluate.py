@@ -208,7 +208,7 @@ def test_a_file_that_is_no_database_is_said(tmp_path):
 def test_a_bad_row_is_reported_and_the_rest_is_scored(run):
     task = replace(CHOICE, read=lambda data, split: questions(split, 10, bad=(3,) if split == "test" else ()))
     (entry,) = run([task])["tasks"]
-    assert entry["failed"] == [{"id": "test:3", "k": 0, "reason": "test:3: it has no 'words'"}]
+    assert entry["failed"] == [{"id": "test:3", "k": 0, "reason": "it has no 'words'"}]
     assert [row["n"] for row in entry["scores"]] == [9, 9, 9]
 
 
@@ -403,7 +403,7 @@ def test_problems_of_a_question_are_right_together():
     assert entry["scores"][0]["n"] == 3
 
 
-@pytest.mark.parametrize(("golds", "chance"), [([0, 0, 0, 1], 0.75), ([0, 1, 0, 1], 0.5), ([1, 1, 1, 1], 1.0)])
+@pytest.mark.parametrize(("golds", "chance"), [([0, 0, 0, 1] * 6, 0.75), ([0, 1] * 12, 0.5), ([0, 0, 0, 1], 0.5)])
 def test_chance_is_the_better_of_guessing_and_always_saying_the_same(golds, chance):
     tally = Tally(CHOICE, "test")
     for at, gold in enumerate(golds):
@@ -481,7 +481,9 @@ def test_the_command_scores_a_task_of_the_users_own(folder, tmp_path, monkeypatc
         (["--batch-tokens", "0"], "--batch-tokens is 0"),
         (["--beside", "Huge"], "no model of that paper"),
         (["--tasks", "hellaswagg"], "hellaswag"),
-        (["--tasks", "missing.jsonl"], "does not exist"),
+        (["--tasks", "missing.jsonl"], "does not exist as a file"),
+        (["--tasks"], "--tasks names nothing"),
+        (["--shots"], "--shots names nothing"),
         (["--tasks", "wikitext2"], "--protocol gpt2"),
         (["--data", "nowhere", "--tasks", "piqa"], "nowhere, which does not exist"),
     ],
@@ -499,6 +501,43 @@ def test_a_folder_of_something_else_is_left_alone(folder, tmp_path, monkeypatch,
     (tmp_path / "evals" / "x" / "thesis.txt").write_text("dear")
     assert main(["eval", str(folder), "--tasks", "mine.jsonl", "--out", "evals/x"]) == 2
     assert "holds no evaluation" in capsys.readouterr().err
+
+
+def test_a_command_that_scores_nothing_leaves_the_results_before_it(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_task(tmp_path / "mine.jsonl")
+    assert main(["eval", str(folder), "--tasks", "mine.jsonl", "--shots", "0", "--out", "kept"]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir() if path.is_file()}
+    assert main(["eval", str(folder), "--tasks", "piqa", "--out", "kept"]) == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir() if path.is_file()} == before
+
+
+def test_a_row_that_is_no_text_is_reported_and_the_rest_is_scored(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [json.dumps({"context": f"the {word} is", "choices": [word, "nothing"], "gold": 0}) for word in WORDS[:4]]
+    rows.insert(2, '{"context": "lone \\ud800", "choices": ["a", "b"], "gold": 0}')
+    text = "\n".join(rows).encode() + b'\n{"context": "bad \xff", "choices": ["a", "b"], "gold": 0}\nno json\n'
+    (tmp_path / "mine.jsonl").write_bytes(text)
+    assert main(["eval", str(folder), "--tasks", "mine.jsonl", "--out", "out"]) == 0
+    (entry,) = json.loads((tmp_path / "out" / "scores.json").read_text())["tasks"]
+    assert entry["scores"][0]["n"] == 4
+    assert {one["id"].rsplit("/")[-1] for one in entry["failed"]} == {"mine.jsonl:3", "mine.jsonl:6", "mine.jsonl:7"}
+
+
+def test_without_shots_there_is_no_draw(run):
+    (entry,) = run([CHOICE], shots=["0", "2"], draws="8")["tasks"]
+    (alone,) = run([CHOICE], shots=["0"], out="alone")["tasks"]
+    assert entry["scores"][0] == alone["scores"][0]
+
+
+def test_one_text_has_no_interval(run):
+    task = Task(
+        "text", "Text", lambda data, split: [Row("the cat sat", "t")],
+        lambda row: [Problem("t", text=row.values, units=3)], ("perplexity",),
+    )  # fmt: skip
+    (entry,) = run([task])["tasks"]
+    assert (entry["scores"][0]["low"], entry["scores"][0]["high"]) == (None, None)
+    assert entry["scores"][0]["verdict"] == "no number"
 
 
 def test_nothing_to_score_is_an_error(folder, tmp_path, monkeypatch, capsys):

@@ -65,15 +65,19 @@ class Answerer:
         """An Answer for each, or why there is none, in order. `on_batch` hears how many more there are."""
         keys = [self._key(one) for one in asked]
         known = self.responses.get(keys)
-        on_batch(len(known))
+        counted = len(known)
+        on_batch(counted)
         missing = {key: one for key, one in zip(keys, asked, strict=True) if key not in known}
         scored = [key for key, one in missing.items() if one.options[0][1]]
         for some in self._score({key: missing[key] for key in scored}):
             known.update(self._keep(some))
             on_batch(len(some))
+            counted += len(some)
         for some in self._write({key: one for key, one in missing.items() if not one.options[0][1]}):
             known.update(self._keep(some))
             on_batch(len(some))
+            counted += len(some)
+        on_batch(len(asked) - counted)  # numbers of shots of which no more fit are one prompt
         behind_answer = self._behind_answer(asked) if self._answer_ids else {}
         for key, one in zip(keys, asked, strict=True):
             yield self._answer_of(one, known[key], behind_answer)
@@ -183,7 +187,7 @@ class Answerer:
     # --------------------------------------------------------------------------------------------- answers
 
     def _answer_of(self, asked: Asked, found: Any, behind_answer: dict[tuple[int, ...], float]) -> Answer | Failed:
-        problem, shots = asked.problem, (asked.k, asked.effective_k, asked.draw)
+        problem, shots = asked.problem, (asked.k, asked.effective_k, asked.draw, asked.shots)
         if not _finite(found):
             return Failed(problem.id, asked.k, "the model gives numbers that are not finite")
         if "ids" in found:

@@ -403,7 +403,10 @@ def _cells(score: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _percent(part: float | None) -> str:
-    return "–" if part is None else f"{100 * part:.0f}%"
+    if part is None:
+        return "–"
+    whole = f"{100 * part:.0f}"
+    return f"{100 * part:.2f}%" if whole in ("0", "100") and part not in (0.0, 1.0) else f"{whole}%"
 
 
 def _shown(value: float, percent: bool) -> str:

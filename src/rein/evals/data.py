@@ -43,6 +43,8 @@ class Row:
 
     def __getitem__(self, name: Any) -> Any:
         """One value. Raises   BadRow when the row has none of that name, or is null there."""
+        if self.values is None:
+            raise BadRow(f"{self.where}: it is not JSON")
         try:
             value = self.values[name]
         except (KeyError, IndexError, TypeError):
@@ -68,12 +70,17 @@ class Data:
     from_hub: bool = False
     asked: list[str] = field(default_factory=list)  # what was looked for and not found
 
-    @cached_property
-    def _files(self) -> list[Path]:
-        found: list[Path] = []
+    def check(self) -> None:
+        """Raises   UserError when a folder does not exist."""
         for folder in self.folders:
             if not folder.exists():
                 raise UserError(f"--data names {folder}, which does not exist.", "Check the path.")
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        self.check()
+        found: list[Path] = []
+        for folder in self.folders:
             if folder.is_file():
                 found.append(folder)
             for where, names, files in os.walk(folder, followlinks=True):
@@ -173,16 +180,19 @@ def hub_rows(dataset: Sequence[str], split: str) -> Iterator[Row]:
 
 
 def _lines(stream: Any) -> Iterator[str]:
-    """Lines of UTF-8, cut at line feeds alone: U+2028 may stand inside a JSON string."""
+    """Lines of UTF-8, cut at line feeds alone: U+2028 may stand inside a JSON string.
+
+    Bytes that are none become lone surrogates, which no tokenizer takes: so only the problem that has them is lost.
+    """
     rest, first = b"", True
     while block := stream.read(1 << 20):
         if first:
             block, first = block.removeprefix(b"\xef\xbb\xbf"), False
         *whole, rest = (rest + block).split(b"\n")
         for line in whole:
-            yield line.decode("utf-8").removesuffix("\r")
+            yield line.decode("utf-8", "surrogateescape").removesuffix("\r")
     if rest:
-        yield rest.decode("utf-8").removesuffix("\r")
+        yield rest.decode("utf-8", "surrogateescape").removesuffix("\r")
 
 
 def _json_lines(path: Path, lines: Iterator[str]) -> Iterator[Row]:

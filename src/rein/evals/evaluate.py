@@ -69,8 +69,8 @@ class EvalConfig:
     )
     shots: tuple[str, ...] = setting(
         ("paper",),
-        "numbers of examples; paper: 0, 1 and the paper's K; curve: 0, 1, 2, 4 … K; dev: the best of those on dev, "
-        "then once on test",
+        "numbers of examples, or zero, one, few; paper: 0, 1 and the paper's K; curve: 0, 1, 2, 4 … K; dev: the best "
+        "of those on dev, then once on test",
         group="shots",
     )
     draws: str = setting(
@@ -118,7 +118,7 @@ def eval_command(config: EvalConfig) -> None:
     responses = config.responses or out.parent / "responses.sqlite"
     with ExitStack() as stack:
         stack.enter_context(lock_folder(out))
-        _start(out, config)
+        _check_folder(out, config)
         kept = stack.enter_context(Responses(responses))
         found = evaluate(
             model,
@@ -136,14 +136,16 @@ def eval_command(config: EvalConfig) -> None:
             beside=config.beside,
             batch_tokens=config.batch_tokens,
         )
+        if not scored(found):
+            failed = ({"task": entry["task"], **one} for entry in found["tasks"] for one in entry["failed"][:1])
+            reasons = [f"{one['task']}: {one['reason']}" for one in [*found["skipped"], *failed]]
+            raise UserError(
+                f"No task could be evaluated: {'; '.join(reasons[:3])}",
+                "`rein eval tasks NAME` says which files below --data a task reads.",
+            )
+        _note(out, config)
+        write_report([out], out)
     print(json.dumps(found, indent=2) if config.json else table(found))
-    if not found["tasks"]:
-        raise UserError(
-            "No task could be evaluated: "
-            + "; ".join(f"{one['task']}: {one['reason']}" for one in found["skipped"][:3]),
-            "Name the folder of the evaluation sets with --data; `rein eval tasks` says which files a task reads.",
-        )
-    write_report([out], out)
     print(f"{out}/report.html")
 
 
@@ -177,7 +179,9 @@ def evaluate(
         "skipped": [],
     }
     answers = out / "answers.jsonl.part"
-    with writing(answers), answers.open("w", encoding="utf-8") as file:
+    with writing(answers):
+        out.mkdir(parents=True, exist_ok=True)
+    with writing(answers), answers.open("w", encoding="utf-8", errors="replace") as file:
         for task in tasks:
             if split != "paper":  # another one than the paper's, so that its numbers do not stand beside
                 there = task.published if split == task.scored_on else ""
@@ -192,9 +196,18 @@ def evaluate(
             except UserError as error:
                 absent = isinstance(error, NotThere)
                 found["skipped"].append({"task": task.name, "reason": error.problem, "no_files": absent})
-            write_atomically(out / "scores.json", json.dumps(found, indent=1) + "\n")
-    answers.replace(out / "answers.jsonl")
+            if scored(found):
+                write_atomically(out / "scores.json", json.dumps(found, indent=1) + "\n")
+    if scored(found):
+        answers.replace(out / "answers.jsonl")
+    else:  # what an earlier evaluation left stays
+        answers.unlink()
     return found
+
+
+def scored(found: dict[str, Any]) -> bool:
+    """Whether there is any score at all."""
+    return any(entry["scores"] for entry in found["tasks"])
 
 
 class _OneTask:
@@ -320,6 +333,8 @@ class _OneTask:
                     continue
                 except CannotAsk as error:
                     tally.fail(Failed(problem.id, min(ks), str(error)))
+                except UserError as error:  # a text that is no text
+                    tally.fail(Failed(problem.id, min(ks), error.problem))
             bar.advance(len(ks))
 
     def _answers(self, asked: Sequence[Asked | Problem], bar: Progress) -> Iterator[Answer | Failed]:
@@ -335,16 +350,16 @@ class _OneTask:
             try:
                 yield from self.task.ask(row)
             except BadRow as error:
-                yield Failed(row.where, 0, str(error))
+                yield Failed(row.where, 0, str(error).removeprefix(f"{row.where}: "))
 
     def _write(self, split: Split, answer: Answer, values: dict[str, float | None]) -> None:
         """One line of answers.jsonl."""
         problem = answer.problem
         row = {
             "task": self.task.name, "split": split, "id": problem.id, "k": answer.k, "effective_k": answer.effective_k,
-            "draw": answer.draw, "passage": problem.passage, "question": problem.question, "value": values,
-            "choice": answer.choice, "gold": problem.gold, "text": answer.text, "answers": list(problem.answers[:5]),
-            "logprobs": [round(x, 6) for x in answer.logprobs], "prompt": problem.prompt[-500:],
+            "draw": answer.draw, "shots": answer.shots, "passage": problem.passage, "question": problem.question,
+            "value": values, "choice": answer.choice, "gold": problem.gold, "text": answer.text,
+            "answers": list(problem.answers[:5]), "logprobs": [round(x, 6) for x in answer.logprobs], "prompt": problem.prompt[-500:],
             "options": _options(problem), "parts": dict(problem.parts),
             "counts": {metric.name: metric.counts(answer) for metric in self._whole if metric.counts},
         }  # fmt: skip
@@ -446,11 +461,15 @@ def _verdict(row: dict[str, Any]) -> str:
 
 def _options(problem: Problem) -> list[str]:
     """What tells the options apart: completions, or the ends of contexts where those differ."""
-    same = len({option.completion for option in problem.options}) == 1 < len(problem.options)
-    return [option.context[-200:] if same else option.completion for option in problem.options]
+    contexts = len({option.context for option in problem.options}) > 1
+    return [option.context[-200:] if contexts else option.completion for option in problem.options]
 
 
 def _check(config: EvalConfig) -> None:
+    for name in ("tasks", "shots"):
+        if not getattr(config, name):
+            raise UserError(f"--{name} names nothing.", "Name at least one, or leave the flag out.")
+    Data(config.data).check()
     for word in config.shots:
         if not word.isdigit() and word not in (*_NAMED, "few"):
             raise UserError(f"--shots is {word!r}.", f"Give numbers, or: {', '.join((*_NAMED, 'few'))}.")
@@ -473,11 +492,17 @@ def _load(config: EvalConfig) -> LanguageModel:
     return Ours.load(Path(config.checkpoint), device=config.device, precision=config.precision)
 
 
-def _start(out: Path, config: EvalConfig) -> None:
-    """Notes the settings and the machine; another evaluation's folder is overwritten only by the same kind."""
+def _check_folder(out: Path, config: EvalConfig) -> None:
+    """An evaluation is written over another one, and over nothing else."""
     strangers = [entry.name for entry in out.iterdir() if entry.name != "run.lock"]
-    if strangers and not (out / "config.json").exists():
+    if not strangers:
+        _note(out, config)
+    elif not (out / "config.json").exists():
         raise UserError(f"{out} is not empty ({', '.join(sorted(strangers)[:3])}) and holds no evaluation.",
                         "Choose another --out, or empty the folder.")  # fmt: skip
+
+
+def _note(out: Path, config: EvalConfig) -> None:
+    """The settings, and the machine."""
     write_atomically(out / "config.json", to_json(config))
     write_atomically(out / "env.json", json.dumps([environment()], indent=2) + "\n")

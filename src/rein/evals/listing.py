@@ -36,6 +36,7 @@ def tasks_command(config: TasksConfig) -> None:
       rein eval tasks arc_easy superglue --data sets --prompt
       rein eval tasks --protocol gpt2
     """
+    Data(config.data).check()
     for name in expand(config.protocol, config.tasks):
         task = load(config.protocol, name)
         print(f"{name:<18} {task.title:<22} K {task.shots:<3} {how(task):<20} {', '.join(task.metrics)}")

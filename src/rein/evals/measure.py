@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from rein.evals.statistics import Estimate
 from rein.evals.task import Answer, Split, Task
 
 MOST_FAILURES = 100  # that are listed
-MOST_CLASSES = 16  # completions that come again and again are classes, of which one may be the commonest
+MOST_CLASSES, MANY = 16, 10  # completions that come again and again are classes, of which one may be the commonest
 _CHANCE = ("accuracy", "record_em")  # metrics that guessing has a known score of
 
 
@@ -61,7 +61,7 @@ class Tally:
         problem = answer.problem
         if problem.id not in self._problems:
             self._problems.add(problem.id)
-            if problem.options and problem.gold is not None:
+            if problem.options and problem.gold is not None and answer.text is None:
                 self._options += 1 / len(problem.options)
                 if len(self._right) <= MOST_CLASSES:
                     self._right[problem.options[problem.gold].completion] += 1
@@ -82,12 +82,13 @@ class Tally:
     def chance(self) -> float | None:
         """What guessing gets: the better of any option at random and always the same answer; None without options.
 
-        BoolQ is 62% yes: a model that says nothing else is not above chance.
+        BoolQ is 62% yes: a model that says nothing else is not above chance. Which answer is the commonest can be told
+        where each comes `MANY` times on average.
         """
         if not self._options:
             return None
-        n = len(self._problems)
-        same = max(self._right.values()) if len(self._right) <= MOST_CLASSES else 0
+        n, classes = len(self._problems), len(self._right)
+        same = max(self._right.values()) if classes <= MOST_CLASSES and n >= MANY * classes else 0
         return max(self._options, same) / n
 
     def fail(self, failed: Failed) -> None:
@@ -165,13 +166,16 @@ class Tally:
         effective = self._at[k].effective
         beside = beside_paper(self.task, metric, setting, paper, size, n_params)
         number = published.fraction(metric.name, beside["value"]) if beside else None
+        detectable = statistics.minimum_detectable(estimate)
+        if metric.of_counts is not None and estimate.n == 1:  # one text says nothing of others
+            estimate, number, detectable = replace(estimate, low=-math.inf, high=math.inf), None, math.inf
         return {
             "setting": setting,
             "k": k,
             "effective_k_mean": float(np.mean(effective)),
             "effective_k_min": min(effective),
             **{name: _plain(value) for name, value in asdict(estimate).items()},
-            "minimum_detectable": _plain(statistics.minimum_detectable(estimate)),
+            "minimum_detectable": _plain(min(detectable, 1.0) if metric.unit == "%" else detectable),
             "published": beside,
             "verdict": statistics.verdict(estimate, number),
             "against_chance": None if chance is None else statistics.against_chance(estimate, chance),

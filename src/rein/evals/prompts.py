@@ -38,6 +38,7 @@ class Asked:
     effective_k: int
     draw: int | None
     options: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    shots: tuple[str, ...] = ()  # their ids, in order
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -101,7 +102,9 @@ class Prompter:
             raise CannotAsk(
                 f"even without shots it is {missing:,} tokens too long for the model's context of {self.model.n_ctx:,}"
             )
-        return Asked(problem, k, sum(shot.counts for shot in chosen[:n]), draw, options)
+        shots = chosen[:n]
+        ids = tuple(shot.id for shot in shots)
+        return Asked(problem, k, sum(shot.counts for shot in shots), draw if shots else None, options, ids)
 
     def _how_many_fit(self, problem: Problem, chosen: Sequence[Problem]) -> int:
         """By the tokens of each piece encoded apart."""

@@ -86,6 +86,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     page = render(evaluations, figures, dirty)
     with writing(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
+        for old in (out / "figures").glob("*.svg"):  # of tasks that are no longer there
+            old.unlink()
     for chart in (chart for charts in figures.values() for chart in charts):
         write_atomically(out / "figures" / f"{chart.name}.svg", svg(chart))
     write_atomically(out / "scores.csv", scores_csv(evaluations))
@@ -264,7 +266,9 @@ def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
                 )
         if not (one.folder / "answers.jsonl").exists():
             notes.append(f"{who}answers.jsonl is missing, so no answers are shown.")
-        notes += [f"{who}{skipped['task']}: {skipped['reason']}" for skipped in one.skipped]
+        notes += [f"{who}{skipped['task']}: {skipped['reason']}" for skipped in one.skipped if not skipped["no_files"]]
+        if absent := [skipped["task"] for skipped in one.skipped if skipped["no_files"]]:
+            notes.append(f"{who}left out, without files: {', '.join(absent)}")
     return notes
 
 

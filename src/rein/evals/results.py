@@ -211,7 +211,10 @@ def _evaluation(folder: Path, name: str, found: Json) -> Evaluation:
             folder=folder, name=name, model=str(model["name"]), n_params=int(model["n_params"]),
             fingerprint=str(model["fingerprint"]), protocol=str(found["protocol"]),
             protocol_version=int(found["protocol_version"]), entries=tuple(map(_entry, found["tasks"])),
-            skipped=tuple({"task": str(one["task"]), "reason": str(one["reason"])} for one in found["skipped"]),
+            skipped=tuple(
+                {"task": str(one["task"]), "reason": str(one["reason"]), "no_files": bool(one.get("no_files"))}
+                for one in found["skipped"]
+            ),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / 'scores.json'} is damaged: {error!r}.", _AGAIN) from None

@@ -120,6 +120,7 @@ class Answer:
     k: int  # shots asked for
     effective_k: int  # shots that fitted
     draw: int | None = None  # which of the grouped draws
+    shots: tuple[str, ...] = ()  # the ids of the problems in front, in order
     logprobs: tuple[float, ...] = ()
     n_tokens: tuple[int, ...] = ()
     answer_logprobs: tuple[float, ...] = ()

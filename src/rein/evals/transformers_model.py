@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -252,7 +253,9 @@ class Theirs:
         while True:
             parents_1W, tokens_1W = beams.grow(logits_WV[None])
             if bool(beams.over_B()[0]):
-                best = beams.hypotheses(0)[0]
+                if not (found := beams.hypotheses(0)):
+                    return Written((), -math.inf)  # the model gives numbers that are not finite
+                best = found[0]
                 return Written(self._without_ends(best.tokens), best.logprob)
             logits_WV = reading.go_on(parents_1W[0], tokens_1W[0])
 

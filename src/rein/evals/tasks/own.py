@@ -72,6 +72,8 @@ def ask(row: Row) -> Iterable[Problem]:
     if row.get("choices") is not None:
         choices = options_of(row, row["choices"])
         gold = gold_of(row, row["gold"], range(len(choices)))
+        if choices.count(choices[gold]) > 1:
+            raise BadRow(f"{row.where}: its right choice {choices[gold]!r} is there twice")
         more["parts"] = {"question": context, "answer": choices[gold]}
         yield multiple_choice(id, context, choices, gold, **more)
     elif row.get("continuation") is not None:

@@ -129,7 +129,8 @@ def load(protocol: str, name: str) -> Task:
         where = _HERE + known[name]
     elif name.endswith(".jsonl"):
         if not Path(name).is_file():
-            raise UserError(f"--tasks names {name}, which does not exist.", "Check the path.")
+            raise UserError(f"--tasks names {name}, which {'is' if Path(name).exists() else 'does not exist as'} "
+                            f"{'no' if Path(name).exists() else 'a'} file.", "Check the path.")  # fmt: skip
         return task_from_file(Path(name))
     elif ":" in name:
         where = name
