@@ -37,9 +37,8 @@ from rein import checkpoint
 from rein.bpe.byte_level import from_openai
 from rein.evals.answering import Answerer
 from rein.evals.data import Data, rows
-from rein.evals.evaluate import curve
 from rein.evals.language_model import Ours
-from rein.evals.prompts import Prompter
+from rein.evals.prompts import Prompter, curve
 from rein.evals.responses import Responses
 from rein.evals.task import Task, multiple_choice
 from rein.evals.tasks import arc, piqa

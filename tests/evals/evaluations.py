@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rein.evals import published
 from rein.evals.answering import Failed
-from rein.evals.evaluate import curve, settings_of
 from rein.evals.measure import Tally
 from rein.evals.metrics import METRICS
+from rein.evals.prompts import curve, settings_of
 from rein.evals.task import Answer, Problem, Task, free_form, multiple_choice
 from rein.evals.tasks.table import load
 

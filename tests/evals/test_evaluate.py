@@ -15,10 +15,11 @@ from rein.cli import main
 from rein.errors import UserError
 from rein.evals.answering import Answerer, Failed, choose
 from rein.evals.data import BadRow, Data, Row
-from rein.evals.evaluate import curve, evaluate, settings_of, stop_tokens, table
+from rein.evals.evaluate import evaluate, stop_tokens
 from rein.evals.language_model import Ours
 from rein.evals.measure import Tally
-from rein.evals.prompts import Prompter
+from rein.evals.printing import table
+from rein.evals.prompts import Prompter, curve, settings_of
 from rein.evals.responses import Responses
 from rein.evals.task import Answer, Problem, Task, free_form, multiple_choice
 from rein.models.gpt import GPT, GPTConfig

@@ -1,4 +1,4 @@
-"""Credit and used credit as the fact sheet prints them, and the densities against numerical integration."""
+"""Credit and used credit on worked examples, and the densities against numerical integration."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ from rein.evals.data import BadRow, Data, NotThere
 from rein.evals.language_model import LanguageModel, Ours
 from rein.evals.measure import Tally
 from rein.evals.metrics import METRICS
-from rein.evals.prompts import Asked, CannotAsk, Prompter
+from rein.evals.printing import table
+from rein.evals.prompts import Asked, CannotAsk, Prompter, curve, settings_of
 from rein.evals.report import write_report
 from rein.evals.responses import Responses
 from rein.evals.results import FORMAT
@@ -359,104 +360,20 @@ class _OneTask:
             "task": self.task.name, "split": split, "id": problem.id, "k": answer.k, "effective_k": answer.effective_k,
             "draw": answer.draw, "shots": answer.shots, "passage": problem.passage, "question": problem.question,
             "value": values, "choice": answer.choice, "gold": problem.gold, "text": answer.text,
-            "answers": list(problem.answers[:5]), "logprobs": [round(x, 6) for x in answer.logprobs], "prompt": problem.prompt[-500:],
-            "options": _options(problem), "parts": dict(problem.parts),
+            "answers": list(problem.answers[:5]), "logprobs": [round(x, 6) for x in answer.logprobs],
+            "prompt": problem.prompt[-500:], "options": _options(problem), "parts": dict(problem.parts),
             "counts": {metric.name: metric.counts(answer) for metric in self._whole if metric.counts},
         }  # fmt: skip
         self.file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-# ---------------------------------------------------------------------------------------------------- shots
-
-
-def curve(k: int) -> list[int]:
-    """The numbers of shots of a K-curve.
-
-    Example  >>> curve(50), curve(0)
-             ([0, 1, 2, 4, 8, 16, 32, 50], [0])
-    """
-    powers = [1 << n for n in range(max(k, 1).bit_length()) if 1 << n < k]
-    return sorted({0, *powers, k})
-
-
-def settings_of(task: Task, asked_for: Sequence[str]) -> dict[int, str]:
-    """Which numbers of shots are asked for, and what the paper calls each.
-
-    Example  >>> from rein.evals.tasks.arc import EASY
-             >>> settings_of(EASY, ["paper", "8"])
-             {0: 'zero', 1: 'one', 50: 'few', 8: 'curve'}
-    """
-    ks: list[int] = []
-    for word in asked_for:
-        ks += {
-            "zero": [0], "one": [1], "few": [task.shots], "paper": [0, 1, task.shots] if task.shots else [0],
-            "curve": curve(task.shots), "dev": [],
-        }[word] if not word.isdigit() else [int(word)]  # fmt: skip
-    named = {task.shots: "few", 1: "one", 0: "zero"}  # a K of 1 is "one", also where the paper has no more
-    return {k: named.get(k, "curve") for k in ks}
+# --------------------------------------------------------------------------------------------------- inside
 
 
 def stop_tokens(model: LanguageModel) -> frozenset[int]:
     """The tokens that are whole stop words, behind a space."""
     words = (f" {form}" for word in STOP_WORDS for form in (word, word.capitalize()))
     return frozenset(ids[0] for ids in map(model.encode, words) if len(ids) == 1)
-
-
-# ------------------------------------------------------------------------------------------------- printing
-
-
-def table(found: dict[str, Any]) -> str:
-    """The scores as a person reads them: one line a task, metric and number of shots."""
-    lines = [("task", "metric", "K", "score", "95% interval", "n", "chance", "paper", "verdict")]
-    for entry in found["tasks"]:
-        percent = entry["unit"] == "%"
-        for row in entry["scores"]:
-            paper = row["published"]
-            k = f"{'chosen ' if row['setting'] == 'chosen' else ''}{row['k']}"
-            if row["effective_k_mean"] != row["k"]:
-                k += f" ({row['effective_k_mean']:.1f} fit)"
-            lines.append(
-                (
-                    entry["task"], entry["metric"], k, shown(row["value"], percent),
-                    f"{shown(row['low'], percent)} – {shown(row['high'], percent)}", f"{row['n']:,}",
-                    "" if entry["chance"] is None else shown(entry["chance"], percent),
-                    "" if paper is None else f"{paper['value']:g} {paper['size']}",
-                    _verdict(row),
-                )
-            )  # fmt: skip
-    widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
-    shape = ["<", "<", ">", ">", ">", ">", ">", ">", "<"]
-    text = ["  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, shape, widths, strict=True)).rstrip()
-            for line in lines]  # fmt: skip
-    failed = {entry["task"]: entry for entry in found["tasks"] if entry["failed_count"]}
-    for name, entry in failed.items():
-        first = entry["failed"][0]
-        text.append(f"{name}: {entry['failed_count']:,} not answered; the first: {first['id']}: {first['reason']}")
-    text += [f"{one['task']}: {one['reason']}" for one in found["skipped"] if not one.get("no_files")]
-    if absent := [one["task"] for one in found["skipped"] if one.get("no_files")]:
-        text.append(f"Without files below --data, and left out: {', '.join(absent)}.")
-    return "\n".join(text)
-
-
-def shown(value: float | None, percent: bool) -> str:
-    """A score, percentages as the papers print them; a question mark where nothing is known.
-
-    Example  >>> shown(0.3371, True), shown(18.613, False)
-             ('33.7', '18.61')
-    """
-    if value is None:
-        return "?"
-    return f"{100 * value:.1f}" if percent else f"{value:.4g}"
-
-
-def _verdict(row: dict[str, Any]) -> str:
-    words = [] if row["verdict"] == "no number" else [row["verdict"]]
-    if row["against_chance"] in ("near", "below"):
-        words.append(f"{row['against_chance']} chance")
-    return ", ".join(words)
-
-
-# --------------------------------------------------------------------------------------------------- inside
 
 
 def _options(problem: Problem) -> list[str]:

@@ -29,6 +29,33 @@ class CannotAsk(ValueError):
     """A problem that cannot be put to this model; its text says why."""
 
 
+def curve(k: int) -> list[int]:
+    """The numbers of shots of a K-curve.
+
+    Example  >>> curve(50), curve(0)
+             ([0, 1, 2, 4, 8, 16, 32, 50], [0])
+    """
+    powers = [1 << n for n in range(max(k, 1).bit_length()) if 1 << n < k]
+    return sorted({0, *powers, k})
+
+
+def settings_of(task: Task, asked_for: Sequence[str]) -> dict[int, str]:
+    """Which numbers of shots are asked for, and what the paper calls each.
+
+    Example  >>> from rein.evals.tasks.arc import EASY
+             >>> settings_of(EASY, ["paper", "8"])
+             {0: 'zero', 1: 'one', 50: 'few', 8: 'curve'}
+    """
+    ks: list[int] = []
+    for word in asked_for:
+        ks += {
+            "zero": [0], "one": [1], "few": [task.shots], "paper": [0, 1, task.shots] if task.shots else [0],
+            "curve": curve(task.shots), "dev": [],
+        }[word] if not word.isdigit() else [int(word)]  # fmt: skip
+    named = {task.shots: "few", 1: "one", 0: "zero"}  # a K of 1 is "one", also where the paper has no more
+    return {k: named.get(k, "curve") for k in ks}
+
+
 @dataclass(frozen=True)
 class Asked:
     """A problem behind K shots, in tokens: (context, completion) of each option, or a prompt and no completion."""

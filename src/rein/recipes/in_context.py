@@ -25,8 +25,9 @@ from random import Random
 from rein.config import setting
 from rein.errors import UserError
 from rein.evals.data import Data, Row
-from rein.evals.evaluate import evaluate, table
+from rein.evals.evaluate import evaluate
 from rein.evals.language_model import Ours
+from rein.evals.printing import table
 from rein.evals.report import write_report
 from rein.evals.responses import Responses
 from rein.evals.task import Split, Task
