@@ -31,8 +31,8 @@ def test_a_page_reads_as_a_few_shot_prompt_of_its_task(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_no_page_holds_what_is_asked_on_dev_or_test(name):
     asked = {str(row["context"]).strip() for split in ("dev", "test") for row in TASKS[name].read(Data(), split)}
-    text = "\n".join(islice(pages(name, Random(1)), 300))
-    found = [context for context in asked if re.search(rf"(^|\n){re.escape(context)} ", text)]
+    text = "\n".join(islice(pages(name, Random(1)), 80))
+    found = [context for context in asked if f"\n{context} " in f"\n{text}"]
     if name == "2d+":
         assert found == []
     else:  # a made-up word may be a word

@@ -920,7 +920,7 @@ def test_a_missing_file_is_named_with_those_that_would_do(tmp_path):
         (COPA | {"question": "why"}, "its answer is 'why', but it has cause, effect"),
         ({"query": "A, because", "choices": ["b"], "gold": 0}, "it needs at least two options"),
         ({"query": "A, because", "choices": ["b", "c"], "gold": True}, "its answer is True"),
-        (None, "it has no"),
+        (None, "it is not JSON"),
     ],
 )
 def test_a_row_that_cannot_be_asked_about_is_named(row, problem):
