@@ -7,12 +7,15 @@ import json
 import math
 import random
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # looking.py, which the tests import
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -40,7 +43,7 @@ def chromium():
 
 @pytest.fixture
 def look(chromium) -> Iterator:
-    """`look(url, width=…, theme=…, script=…)` opens a page that keeps its `requests` and its `complaints`."""
+    """`look(url, width=…, theme=…, script=…)` opens a page that keeps its `complaints`, and its `requests` for more."""
     contexts = []
 
     def open_page(url: str, *, width: int = 1280, theme: str = "light", script: bool = True):
@@ -50,7 +53,12 @@ def look(chromium) -> Iterator:
         contexts.append(context)
         page = context.new_page()
         page.requests, page.complaints = [], []
-        page.on("request", lambda request: page.requests.append(request.url))
+
+        def note(request) -> None:
+            if not request.url.startswith("data:"):
+                page.requests.append(request.url)
+
+        page.on("request", note)
         page.on("console", lambda message: page.complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: page.complaints.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (page.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))

@@ -6,19 +6,13 @@ import json
 import random
 
 import pytest
+from looking import CUT_OFF, FITS, HOSTILE, OPEN_ALL, SHOWN, theme_of
 
+from rein import config
 from rein.text.build import BuildConfig, build
 from rein.text.recipe import Decontamination, NearDuplicates, Quality, Recipe, Source
 from rein.text.report import draw
 
-HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(2)>\u202egnp"
-SHOWN = "</p><script>alert(1)</script><img src=x onerror=alert(2)>⟨U+202E⟩gnp"
-FITS = "() => document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-# Texts of figures that stick out of their figure, or out of the page.
-CUT_OFF = """() => [...document.querySelectorAll('svg.still text')].filter((text) => {
-  const box = text.getBoundingClientRect(), frame = text.ownerSVGElement.parentElement.getBoundingClientRect();
-  return box.left < frame.left || box.right > frame.right || box.top < frame.top || box.bottom > frame.bottom;
-}).map((text) => text.textContent)"""
 SECTIONS = ["funnel", "lengths", "quality", "duplicates", "contamination", "mixture", "examples", "origins", "recipe"]
 
 
@@ -56,8 +50,6 @@ def corpus(tmp_path_factory):
         n_vocab=300,
     )
     path = folder / "recipe.json"
-    from rein import config
-
     path.write_text(config.to_json(recipe))
     return build(BuildConfig((path,), out=folder / "demo", workers=1))
 
@@ -65,7 +57,7 @@ def corpus(tmp_path_factory):
 def test_from_disk_it_is_shown_without_a_complaint_or_a_request(look, corpus):
     page = look((corpus / "report.html").as_uri())
     assert page.title() == "demo · Rein"
-    assert [url for url in page.requests if not url.startswith("data:")] == [(corpus / "report.html").as_uri()]
+    assert page.requests == [(corpus / "report.html").as_uri()]
     assert page.complaints == []
     assert page.evaluate("() => [...document.querySelectorAll('section')].map((one) => one.id)") == SECTIONS
     assert page.evaluate("() => getComputedStyle(document.querySelector('.flow')).height") == "240px"  # the style holds
@@ -83,11 +75,10 @@ def test_from_a_server_it_asks_for_itself_only(look, corpus, serve):
 @pytest.mark.parametrize("width", [320, 390, 768, 1440])
 def test_no_width_scrolls_sideways_or_cuts_a_figure_off(look, corpus, width, theme):
     page = look((corpus / "report.html").as_uri(), width=width, theme=theme)
-    page.evaluate("() => document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.evaluate(OPEN_ALL)
     assert page.evaluate(FITS)
     assert page.evaluate(CUT_OFF) == []
-    red = page.evaluate("() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
-    assert red > 200 if theme == "light" else red < 60
+    assert theme_of(page) == theme
 
 
 def test_hostile_text_is_shown_and_does_nothing(look, corpus):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from looking import CUT_OFF, FITS, HOSTILE, OPEN_ALL, SHOWN, theme_of
 
 from rein.evals.answering import Failed
 from rein.evals.report import write_report
@@ -13,14 +14,6 @@ from rein.evals.report import write_report
 sys.path.insert(0, str(Path(__file__).parent.parent / "evals"))
 from evaluations import write_contamination, write_evaluation
 
-HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(2)>\u202egnp"
-SHOWN = "</p><script>alert(1)</script><img src=x onerror=alert(2)>⟨U+202E⟩gnp"
-FITS = "() => document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-# Texts of figures that stick out of their figure.
-CUT_OFF = """() => [...document.querySelectorAll('svg.still text')].filter((text) => {
-  const box = text.getBoundingClientRect(), frame = text.ownerSVGElement.parentElement.getBoundingClientRect();
-  return box.left < frame.left || box.right > frame.right || box.top < frame.top || box.bottom > frame.bottom;
-}).map((text) => text.textContent)"""
 # Parts of a table that stick out of the box it scrolls in, before it is scrolled.
 HEADS = """() => [...document.querySelectorAll('.group div, .papers div')].filter((one) => {
   const box = one.getBoundingClientRect();
@@ -44,7 +37,7 @@ def page_file(tmp_path_factory):
 def test_from_disk_it_is_shown_without_a_complaint_or_a_request(look, page_file):
     page = look(page_file.as_uri())
     assert page.title() == "small · medium · Rein"
-    assert [url for url in page.requests if not url.startswith("data:")] == [page_file.as_uri()]
+    assert page.requests == [page_file.as_uri()]
     assert page.complaints == []
     assert page.evaluate("() => [...document.querySelectorAll('section')].map((one) => one.id)") == SECTIONS
     assert page.evaluate("() => getComputedStyle(document.querySelector('.strip')).width") == "132px"  # the style holds
@@ -62,12 +55,11 @@ def test_from_a_server_it_asks_for_itself_only(look, page_file, serve):
 @pytest.mark.parametrize("width", [320, 390, 768, 1440])
 def test_no_width_scrolls_sideways_or_cuts_a_figure_off(look, page_file, width, theme):
     page = look(page_file.as_uri(), width=width, theme=theme)
-    page.evaluate("() => document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.evaluate(OPEN_ALL)
     assert page.evaluate(FITS)
     assert page.evaluate(CUT_OFF) == []
     assert page.evaluate(HEADS) == 0
-    red = page.evaluate("() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
-    assert red > 200 if theme == "light" else red < 60
+    assert theme_of(page) == theme
 
 
 @pytest.mark.parametrize("width", [390, 1440])
@@ -83,7 +75,7 @@ def test_curves_take_the_colours_of_the_theme(look, page_file):
 
 def test_hostile_text_is_shown_and_does_nothing(look, page_file):
     page = look(page_file.as_uri(), width=390)
-    page.evaluate("() => document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.evaluate(OPEN_ALL)
     for section in ("scores", "shots", "answers", "failures"):
         assert SHOWN[:40] in page.locator(f"#{section}").text_content()
     assert page.locator("img, script, iframe").count() == 0

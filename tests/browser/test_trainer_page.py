@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from looking import FITS
 
 from rein.agents.replay import ReplayConfig, replay
 from rein.feedback.record import read_record
 
-FITS = "() => document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 ANSWERED = "() => reinTrainer.outboxSize === 0"
 
 
@@ -86,7 +86,7 @@ def test_a_lesson_by_keyboard_from_the_tour_to_the_proof(play, look, capsys):
     page.locator("#finish-done").wait_for(state="visible")
     assert str(out / "record.jsonl") in page.locator("#finish-record").inner_text()
     assert page.locator("#finish-next code").count() == 2
-    ours = [url for url in page.requests if not url.startswith(("data:", "blob:"))]
+    ours = [url for url in page.requests if not url.startswith("blob:")]
     assert all(url.startswith(server + "/") for url in ours)
     assert page.complaints == []
     assert [row["presses"] for row in rows(out, "end")] == [4]

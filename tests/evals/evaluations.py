@@ -24,6 +24,7 @@ SIX = {
     "drop": (300, 0.08, 0.02),
     "ptb": (8, 0.0, 0.0),
 }
+SMALL = {"arc_easy": (60, 0.43, 0.004), "drop": (40, 0.1, 0.02), "ptb": (6, 0.0, 0.0)}
 _WORDS = "river house garden winter father stone evening village summer friend story letter window morning"
 WORDS = _WORDS.split()
 
@@ -76,6 +77,21 @@ def write_evaluation(
     start = {"started": "2026-11-22T21:14:03+0000", "command": ["rein", "eval", model], "torch": "2.11.0", "threads": 2}
     (folder / "env.json").write_text(json.dumps([start]))
     return folder
+
+
+def scores_of(folder):
+    return json.loads((folder / "scores.json").read_text())
+
+
+def changed(folder, to, change):
+    """A copy of an evaluation with another scores.json."""
+    to.mkdir()
+    for name in ("answers.jsonl", "config.json", "env.json"):
+        (to / name).write_bytes((folder / name).read_bytes())
+    scores = scores_of(folder)
+    change(scores)
+    (to / "scores.json").write_text(json.dumps(scores))
+    return to
 
 
 def write_contamination(folder: Path) -> None:

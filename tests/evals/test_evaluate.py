@@ -545,3 +545,27 @@ def test_nothing_to_score_is_an_error(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["eval", str(folder), "--tasks", "piqa"]) == 2
     assert "No task could be evaluated: piqa" in capsys.readouterr().err
+
+
+def test_shots_from_the_dev_set_never_show_a_dev_problem_itself(run, model, monkeypatch):
+    """LAMBADA's case: there is no train set, and K is chosen on the set that shots come from."""
+    asked = []
+    monkeypatch.setattr("rein.evals.evaluate.Prompter", lambda *a, **k: Spy(asked, *a, **k))
+    run([replace(CHOICE, shots_from="dev")], shots=["dev"])
+    dev = [one for one in asked if one.problem.id.startswith("dev:") and one.k == 4]
+    assert len(dev) == 40
+    assert min(len(one.shots) for one in dev) > 1
+    assert not [one for one in dev if one.problem.id in one.shots]
+
+
+class Spy(Prompter):
+    """Notes what is asked."""
+
+    def __init__(self, asked, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self._asked = asked
+
+    def ask(self, problem, ks):
+        found = super().ask(problem, ks)
+        self._asked += found
+        return found

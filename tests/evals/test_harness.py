@@ -4,11 +4,9 @@ import json
 import sys
 
 import pytest
-import torch
+from random_gpt2 import save_random_gpt2
 
 from rein.errors import UserError
-from rein.models.gpt import GPT, GPTConfig
-from rein.models.huggingface import save_model
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of lm-eval's own dependencies
@@ -18,14 +16,7 @@ N_CTX = 48
 
 @pytest.fixture(scope="module")
 def folder(tokenizer, tmp_path_factory):
-    model = GPT(GPTConfig(tokenizer.n_vocab, N_CTX, 32, 4, 2)).initialise(0).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            p += 0.2 * torch.randn(p.shape, generator=generator)
-    path = tmp_path_factory.mktemp("gpt2")
-    save_model(path, model, tokenizer)
-    return path
+    return save_random_gpt2(tmp_path_factory.mktemp("gpt2"), tokenizer, n_ctx=N_CTX)
 
 
 @pytest.fixture(scope="module")

@@ -33,13 +33,14 @@ def value(name, answer):
 
 
 def whole(name, answers):
-    return METRICS[name].whole(answers)
+    metric = METRICS[name]
+    return metric.of_rows([metric.counts(answer) for answer in answers])
 
 
 def test_every_metric_is_either_a_mean_or_a_score_of_sums():
     for name, metric in METRICS.items():
         assert metric.name == name
-        assert (metric.of is None) != (metric.whole is None), name
+        assert (metric.of is None) != (metric.of_counts is None), name
         assert (metric.counts is None) == (metric.of_counts is None), name
         assert metric.better == ("lower" if "perplexity" in name or "bits" in name else "higher")
 
@@ -269,4 +270,4 @@ def test_a_metric_of_ones_own_is_the_same_few_lines():
     longest = Metric(
         "longest", "1", counts=lambda answer: (len(answer.text), 1), of_counts=lambda sums: sums[0] / sums[1]
     )
-    assert longest.whole([written("ab"), written("abcd")]) == 3
+    assert longest.of_rows([longest.counts(written(text)) for text in ("ab", "abcd")]) == 3

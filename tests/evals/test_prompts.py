@@ -118,10 +118,9 @@ def test_problems_of_a_draw_share_their_shots():
 
 
 def test_a_problem_is_never_its_own_shot():
-    task = replace(TASK, shots_from="test", scored_on="test")
     model, own = Letters(n_ctx=4000), problems(5)
     for problem in own:
-        (asked,) = Prompter(model, task, own).ask(problem, [5])
+        (asked,) = Prompter(model, TASK, own, among_shots=True).ask(problem, [5])
         assert asked.effective_k == 4
         assert texts(model, asked)[0].count(f"Question: {problem.id[1:]}?") == 1
 

@@ -7,12 +7,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from random_gpt2 import save_random_gpt2
 
 from rein.errors import UserError
 from rein.evals.language_model import Ours
 from rein.evals.transformers_model import Theirs
-from rein.models.gpt import GPT, GPTConfig
-from rein.models.huggingface import save_model
 from rein.models.tree import ROOT, Tree
 
 with warnings.catch_warnings():
@@ -25,15 +24,7 @@ LLAMA = SMALL | {"intermediate_size": 48, "max_position_embeddings": 96, "num_ke
 
 @pytest.fixture(scope="module")
 def folder(tokenizer, tmp_path_factory):
-    """A GPT-2 of ours with random weights, in transformers' form."""
-    model = GPT(GPTConfig(tokenizer.n_vocab, 96, 32, 4, 2)).initialise(0).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            p += 0.2 * torch.randn(p.shape, generator=generator)
-    path = tmp_path_factory.mktemp("gpt2")
-    save_model(path, model, tokenizer)
-    return path
+    return save_random_gpt2(tmp_path_factory.mktemp("gpt2"), tokenizer, n_ctx=96)
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rein.cli import main
-from rein.errors import UserError
 from rein.report.legible import percent
-from rein.report.page import ReportConfig
 from rein.text.corpus_figures import grouped_sizes
-from rein.text.report import draw, render, report
+from rein.text.report import render
 
 HOSTILE = "</style></p><script>alert(1)</script><img src=x onerror=alert(2)>\u202egnp\x00\x1b\u2028\U0001d54f\"'&amp;"
 SHOWN = "</style></p><script>alert(1)</script><img src=x onerror=alert(2)>⟨U+202E⟩gnp␀␛⟨U+2028⟩𝕏\"'&amp;"
@@ -551,56 +548,3 @@ def test_no_group_is_lost_between_sizes(sizes):
         assert dict(rows).get(name, 0) == sizes.get(bound, 0)
     if sizes:
         assert int(rows[-1][0].lstrip("≤").replace(",", "")) >= max(sizes)
-
-
-# ---------------------------------------------------------------------------------------------------- the command
-
-
-def test_a_build_draws_it_and_the_command_draws_it_anew(corpus, capsys):
-    built = (corpus / "report.html").read_bytes()
-    (corpus / "report.html").unlink()
-    capsys.readouterr()
-    assert main(["report", str(corpus)]) == 0
-    assert capsys.readouterr().out == f"{corpus / 'report.html'}\n"
-    assert (corpus / "report.html").read_bytes() == built
-    manifest = json.loads((corpus / "manifest.json").read_text())
-    tokens = sum(split["tokens"] for split in manifest["splits"].values())
-    assert f"<strong>{tokens:,}</strong>" in built.decode()
-
-
-def test_runs_and_corpora_may_be_named_together(corpus, tmp_path, capsys):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{}")
-    report(ReportConfig(runs=(tmp_path / "run", corpus)))
-    assert "report of a run" in (tmp_path / "run" / "report.html").read_text()
-    assert "report of a corpus" in (corpus / "report.html").read_text()
-
-
-def test_runs_alone_are_compared_as_before(tmp_path, capsys):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
-    report(ReportConfig(runs=(tmp_path / "a", tmp_path / "b"), out=tmp_path / "compare.html"))
-    assert "comparison of 2 runs" in (tmp_path / "compare.html").read_text()
-
-
-def test_a_corpus_is_not_compared(corpus, tmp_path):
-    with pytest.raises(UserError, match="is a corpus") as raised:
-        report(ReportConfig(runs=(corpus,), out=tmp_path / "page.html"))
-    raised.match("Leave --out away")
-
-
-def test_a_corpus_that_is_not_finished_says_so(corpus):
-    (corpus / "manifest.json").unlink()
-    (corpus / "work").mkdir()
-    with pytest.raises(UserError, match="is not finished"):
-        report(ReportConfig(runs=(corpus,)))
-
-
-@pytest.mark.parametrize(("text", "problem"), [(None, "has no report.json"), ("{", "is not valid JSON")])
-def test_a_corpus_without_its_counts_says_so(corpus, text, problem):
-    (corpus / "report.json").unlink()
-    if text is not None:
-        (corpus / "report.json").write_text(text)
-    with pytest.raises(UserError, match=problem):
-        draw(corpus)

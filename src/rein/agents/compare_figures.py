@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,10 +22,10 @@ from rein.agents.compare import Condition, Results, half_width, rows_of
 from rein.agents.tasks import make_task
 from rein.errors import writing
 from rein.report.figures import smooth
+from rein.report.parts import static, templates
 from rein.run import write_atomically
 
 HERE = Path(__file__).parent
-STYLE_SHEET = HERE.parent / "report" / "static" / "report.css"
 # Okabe & Ito's colours, as on the report page: told apart by colour-blind people, and by brightness.
 COLOURS = ("#0072b2", "#d55e00", "#00825f", "#b0528b", "#2f93c9", "#a87000")
 ALONE = "#55504a"
@@ -48,12 +48,10 @@ def write_figures(out: Path, experiment: str, results: Results) -> None:
         with rc_context(STYLE):
             for kind, figure in (("curves", curves(mine, title)), ("bars", bars(mine, title))):
                 shown.append({"task": title, "kind": kind, **_write(out / f"{kind}-{file}", figure)})
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("compare.html").render(
-        experiment=experiment, figures=shown, rows=_table(results), style=STYLE_SHEET.read_text(encoding="utf-8"),
-        version=__version__,
+    page = templates(HERE).get_template("compare.html").render(
+        policy="default-src 'none'; style-src 'unsafe-inline'; img-src data:",  # each SVG brings a style of its own
+        style=Markup(static("report.css") + (HERE / "compare.css").read_text(encoding="utf-8")),
+        experiment=experiment, figures=shown, rows=_table(results), version=__version__,
     )  # fmt: skip
     write_atomically(out / "index.html", page)
 

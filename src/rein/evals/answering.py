@@ -96,12 +96,13 @@ class Answerer:
     # ---------------------------------------------------------------------------------------------- asking
 
     def _key(self, asked: Asked) -> str:
-        options = [[list(context), list(completion)] for context, completion in asked.options]
+        contexts = list(dict.fromkeys(context for context, _ in asked.options))  # usually one
+        options = [[contexts.index(context), completion] for context, completion in asked.options]
         how: Any = sorted(self._forbidden)
         if not asked.options[0][1]:
             how = [self.task.decode, self.task.max_new_tokens, self.task.stop]
             how += [self._seed, asked.problem.id] if self.task.decode == "top2" else []
-        return key_of(ROUND, self.model.fingerprint, options, how)
+        return key_of(ROUND, self.model.fingerprint, contexts, options, how)
 
     def _keep(self, found: dict[str, Any]) -> dict[str, Any]:
         """Writes down what is sound. What is not may be a passing fault: it is asked anew the next time."""
@@ -118,9 +119,8 @@ class Answerer:
                 trees.append(Tree())
                 paths.append({})
             tree = trees[at[group]]
-            paths[at[group]][key] = [
-                tree.complete(tree.extend(ROOT, context), completion) for context, completion in one.options
-            ]
+            ends = {context: tree.extend(ROOT, context) for context in {context for context, _ in one.options}}
+            paths[at[group]][key] = [tree.complete(ends[context], completion) for context, completion in one.options]
         for batch in self._batches([tree.n_read() for tree in trees]):
             found = {}
             scores = self.model.score([trees[at] for at in batch], self._forbidden)

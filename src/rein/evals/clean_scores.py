@@ -19,6 +19,8 @@ import numpy.typing as npt
 from rein.evals import statistics
 from rein.evals.metrics import Metric
 from rein.evals.overlap import Collisions
+from rein.evals.results import finite
+from rein.evals.statistics import cluster_numbers, least_of_each
 
 TOLERANCE = 0.01  # a change that the paper takes for none: "1% or 2%"
 RESAMPLES = 1000
@@ -44,11 +46,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class Change:
-    """(score of the clean − score of all) / score of all, with a 95% interval where there is more than one passage."""
+    """(score of the clean − score of all) / score of all, with a 95% interval; of one passage alone it has no ends."""
 
     value: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,24 +89,16 @@ def compare(metric: Metric, rows: Sequence[Scored], collisions: Collisions) -> d
         "unit": metric.unit,
         "better": metric.better,
         **{name: _estimate(metric, values.where(mask_N)) for name, mask_N in kinds.items()},
-        "change": None if change is None else asdict(change),
+        "change": None if change is None else _plain(change),
         "verdict": verdict(change, metric.better, clean=int((~dirty_N).sum()), dirty=int(dirty_N.sum())),
     }
 
 
 def _values(metric: Metric, rows: Sequence[Scored]) -> _Values:
-    kept: list[tuple[Sequence[float], Scored]] = []
-    of_example: dict[int, int] = {}
-    for row in rows:
-        value = row.value.get(metric.name)
-        if metric.of_counts is not None and metric.name in row.counts:
-            kept.append((row.counts[metric.name], row))
-        elif value is not None and metric.unit_of is not None:
-            at = of_example.setdefault(row.example, len(kept))
-            least = value if at == len(kept) else min(value, kept[at][0][0])
-            kept[at : at + 1] = [((least, 1.0), row)]
-        elif value is not None:
-            kept.append(((value, 1.0), row))
+    kept = [(counts, row) for row in rows if (counts := _counts(metric, row)) is not None]
+    if metric.unit_of is not None:
+        least = least_of_each([counts[0] for counts, _ in kept], [row.example for _, row in kept])
+        kept = [kept[place] for place in least]
     return _Values(
         np.array([counts for counts, _ in kept], dtype=float),
         np.array([row.example for _, row in kept], dtype=np.int64),
@@ -113,18 +107,28 @@ def _values(metric: Metric, rows: Sequence[Scored]) -> _Values:
     )
 
 
+def _counts(metric: Metric, row: Scored) -> Sequence[float] | None:
+    """What of a row is summed; None where it has no value."""
+    if metric.of_counts is not None:
+        return row.counts.get(metric.name)
+    value = row.value.get(metric.name)
+    return None if value is None else (value, 1.0)
+
+
 def _estimate(metric: Metric, values: _Values) -> dict[str, Any] | None:
     if not len(values.counts_NC):
         return None
-    of_counts = metric.of_counts
-    if of_counts is not None:
-        items = list(values.counts_NC)
-        found = statistics.whole(items, lambda some: of_counts(np.sum(some, axis=0)), clusters=values.clusters)
-    else:
-        found = statistics.summarise(
+    if metric.of_counts is not None:
+        return _plain(statistics.whole(values.counts_NC, metric.of_rows, clusters=values.clusters))
+    return _plain(
+        statistics.summarise(
             values.counts_NC[:, 0], clusters=values.clusters, draws=values.draws, bounded=metric.unit == "%"
         )
-    return asdict(found)
+    )
+
+
+def _plain(found: statistics.Estimate | Change) -> dict[str, Any]:
+    return {name: finite(value) for name, value in asdict(found).items()}
 
 
 def _mean(counts_C: Numbers) -> float:
@@ -147,10 +151,9 @@ def relative_change(
              -0.333
     Source   Brown 2020, Table C.1; Efron 1979.
     """
-    numbers: dict[str | int, int] = {}
-    cluster_N = np.array([numbers.setdefault(name or at, len(numbers)) for at, name in enumerate(clusters)])
+    cluster_N = cluster_numbers(clusters, len(counts_NC))
     columns_NC = np.concatenate([counts_NC, counts_NC * clean_N[:, None], clean_N[:, None]], axis=1)
-    groups, width = len(numbers), counts_NC.shape[1]
+    groups, width = int(cluster_N.max()) + 1, counts_NC.shape[1]
     sums_GC = np.zeros((groups, columns_NC.shape[1]))
     np.add.at(sums_GC, cluster_N, columns_NC)
 
@@ -165,7 +168,7 @@ def relative_change(
     draws = (np.bincount(generator.integers(0, groups, groups), minlength=groups) for _ in range(RESAMPLES))
     drawn = [one for one in (change(times_G @ sums_GC) for times_G in draws) if not math.isnan(one)]
     if groups == 1 or not drawn:
-        return Change(value, None, None)
+        return Change(value, -math.inf, math.inf)
     low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
     return Change(value, min(value, low), max(value, high))
 
@@ -174,6 +177,7 @@ def verdict(change: Change | None, better: Literal["higher", "lower"], *, clean:
     """What a change suggests, in a few words.
 
         all clean, none clean       there is nothing to compare
+        no score                    the score of all is 0, and no part of it can be told
         similar                     within 1% of the score of all
         not told apart              further, but the interval reaches to 0
         worse where clean           what was read in training may have raised the score
@@ -193,6 +197,6 @@ def verdict(change: Change | None, better: Literal["higher", "lower"], *, clean:
         return "no score"
     if abs(change.value) <= TOLERANCE:
         return "similar"
-    if change.low is None or change.high is None or change.low <= 0 <= change.high:
+    if change.low <= 0 <= change.high:
         return "not told apart"
     return "worse where clean" if (change.value < 0) == (better == "higher") else "better where clean"

@@ -1,7 +1,7 @@
 """`rein eval compare`: whether one model answers better than another, on the problems that both answered.
 
 Flow     answers.jsonl of two evaluations → values of the same problems → statistics.paired, or paired_whole where a
-         score is none of a mean → Holm's correction for all of the tests → a table, or JSON
+         score is no mean → Holm's correction for all of the tests → a table, or JSON
 
 A pair of answers says more than two scores: what makes a problem hard for both is taken out of the difference.
 Source   Miller 2024, "Adding error bars to evals"; Holm 1979.
@@ -19,10 +19,12 @@ import numpy as np
 
 from rein.config import setting
 from rein.errors import UserError, suggestion
-from rein.evals.metrics import METRICS, Metric
-from rein.evals.results import Answered, Entry, Evaluation, Json, answers, load
-from rein.evals.statistics import Difference, holm, paired, paired_whole
-from rein.report.legible import number, one_line, table
+from rein.evals.metrics import METRICS
+from rein.evals.printing import REASON_CHARS, shown
+from rein.evals.responses import key_of
+from rein.evals.results import Answered, Entry, Evaluation, Json, answers, finite, load
+from rein.evals.statistics import Difference, holm, least_of_each, paired, paired_whole
+from rein.report.legible import count, number, one_line, table
 
 FORMAT = "rein-eval-compare-1"
 LEVEL = 0.05
@@ -58,7 +60,7 @@ class Comparison:
     score: float  # of the problems that both answered
     score_first: float
     difference: Difference  # score − score_first
-    left_out: int  # problems that only one of them answered
+    left_out: int  # problems that only one of them has a score for
     p_holm: float = 1.0
 
     @property
@@ -72,7 +74,8 @@ class Comparison:
 def compare_command(config: CompareEvalsConfig) -> None:
     """Compares models on the problems that both answered: paired tests, corrected for their number.
 
-    The difference is a model's score less the first one's, with a 95% interval. p is McNemar's exact test where
+    A problem is the same where its id, prompt, options and right answers are. The difference is a model's score less
+    the first one's, with a 95% interval. p is McNemar's exact test where
     answers are right or wrong; else that of swapping the two at random; problems of one passage are swapped together.
     Holm's p is corrected for all rows of the table: below 0.05 it says better or worse. Detectable is the true
     difference that such a comparison finds in four cases of five.
@@ -94,7 +97,7 @@ def compare_command(config: CompareEvalsConfig) -> None:
         return
     print("\n".join(_lines(found)))
     for one in left_out:
-        print(one_line(f"{one['model']}, {one['task']}: {one['reason']}", 500))
+        print(one_line(f"{one['model']}, {one['task']}: {one['reason']}", REASON_CHARS))
     if not found:
         raise UserError("There is nothing to compare.", "Evaluate both models on the same tasks.")
 
@@ -125,13 +128,18 @@ def compare(
     kept = {one.folder: _kept(one, wanted) for one in evaluations}
     found = []
     for other, entry, k, k_first in made:
-        at = entry.task, entry.split
-        comparison = _compare(first, other, entry, k, k_first, kept[first.folder].get((*at, k_first), {}),
-                              kept[other.folder].get((*at, k), {}))  # fmt: skip
+        a = kept[first.folder].get((entry.task, entry.split, k_first), {})
+        b = kept[other.folder].get((entry.task, entry.split, k), {})
+        comparison = _compare(first, other, entry, k, k_first, a, b)
+        reasons = list[str]()
         if isinstance(comparison, str):
-            left_out.append({"model": other.name, "task": entry.task, "reason": comparison})
+            reasons.append(comparison)
         else:
             found.append(comparison)
+        if differ := _differ(a, b):
+            reasons.append(f"{count(differ, 'problem')} of the same id but not the same prompt, options and answers")
+        told = ({"model": other.name, "task": entry.task, "reason": reason} for reason in reasons)
+        left_out += [one for one in told if one not in left_out]  # once for all numbers of shots
     corrected = holm([one.difference.p_value for one in found]) if found else []
     return [Comparison(**{**vars(one), "p_holm": p}) for one, p in zip(found, corrected, strict=True)], left_out
 
@@ -184,6 +192,9 @@ def _ks(entry: Entry, first: Entry, shots: Sequence[str]) -> Iterator[tuple[int,
 # --------------------------------------------------------------------------------------------------- comparing
 
 
+Asked = tuple[str, str]  # a problem: its id, which in a file of the user's own says little, and what it asks
+
+
 @dataclass(frozen=True)
 class _Kept:
     """What of an answer is compared: its values and counts by metric, and what it is right or wrong together with."""
@@ -193,13 +204,20 @@ class _Kept:
     question: str
 
 
-def _kept(evaluation: Evaluation, wanted: set[tuple[str, str, int]]) -> dict[tuple[str, str, int], dict[str, _Kept]]:
+def _kept(evaluation: Evaluation, wanted: set[tuple[str, str, int]]) -> dict[tuple[str, str, int], dict[Asked, _Kept]]:
     """(task, split, K) → problem → what was answered."""
-    found: dict[tuple[str, str, int], dict[str, _Kept]] = {}
+    found: dict[tuple[str, str, int], dict[Asked, _Kept]] = {}
     for said in answers(evaluation.folder):
         if (key := (said.task, said.split, said.k)) in wanted:
-            found.setdefault(key, {})[said.id] = _of(said)
+            # A text that is scored whole has no prompt: it is in the parts.
+            asked = said.id, key_of(said.prompt, said.options, said.gold, said.answers, said.parts)
+            found.setdefault(key, {})[asked] = _of(said)
     return found
+
+
+def _differ(a: dict[Asked, _Kept], b: dict[Asked, _Kept]) -> int:
+    """How many ids stand for one problem in `a`, and for another in `b`."""
+    return len({id for id, _ in a.keys() - b.keys()} & {id for id, _ in b.keys() - a.keys()})
 
 
 def _of(said: Answered) -> _Kept:
@@ -208,52 +226,33 @@ def _of(said: Answered) -> _Kept:
 
 
 def _compare(
-    first: Evaluation, other: Evaluation, entry: Entry, k: int, k_first: int, a: dict[str, _Kept], b: dict[str, _Kept]
-) -> Comparison | str:
+    first: Evaluation, other: Evaluation, entry: Entry, k: int, k_first: int,
+    a: dict[Asked, _Kept], b: dict[Asked, _Kept],
+) -> Comparison | str:  # fmt: skip
     """`b`, the other's answers, against `a`, the first one's; or why it cannot be."""
     metric = METRICS.get(entry.metric)
     if metric is None:
         return f"{entry.metric} is no metric of this version"
-    ids = [id for id, mine in b.items() if id in a and metric.name in (mine.numbers.keys() & a[id].numbers.keys())]
-    if not ids:
+    both = [asked for asked in b if asked in a and metric.name in (b[asked].numbers.keys() & a[asked].numbers.keys())]
+    if not both:
         return f"answers.jsonl has no {entry.metric} of a problem that both answered"
-    of = _by_mean if metric.of_counts is None else _by_counts
-    difference, score, score_first = of(metric, ids, b, a)
+    mine, theirs = ([side[asked].numbers[metric.name] for asked in both] for side in (b, a))
+    passages = [b[asked].passage for asked in both]
+    if metric.of_counts is not None:
+        difference = paired_whole(mine, theirs, metric.of_rows, clusters=passages)
+        score, score_first = metric.of_rows(mine), metric.of_rows(theirs)
+    else:
+        if metric.unit_of is not None:
+            units = [b[asked].question or asked for asked in both]
+            passages = [passages[place] for place in least_of_each(mine, units)]
+            mine, theirs = ([side[place] for place in least_of_each(side, units)] for side in (mine, theirs))
+        difference = paired(mine, theirs, passages, bounded=metric.unit == "%")
+        score, score_first = float(np.mean(mine)), float(np.mean(theirs))
     return Comparison(
         model=other.name, first=first.name, task=entry.task, metric=metric.name, unit=metric.unit, better=metric.better,
         k=k, k_first=k_first, score=score, score_first=score_first, difference=difference,
-        left_out=len(a.keys() | b.keys()) - len(ids),
+        left_out=len(a.keys() | b.keys()) - len(both),
     )  # fmt: skip
-
-
-def _by_mean(
-    metric: Metric, ids: Sequence[str], b: dict[str, _Kept], a: dict[str, _Kept]
-) -> tuple[Difference, float, float]:
-    """The difference of a mean over problems, or over those that are right or wrong together."""
-    units: dict[str, list[str]] = {}
-    for id in ids:
-        units.setdefault((b[id].question or id) if metric.unit_of else id, []).append(id)
-    mine, theirs = (
-        [min(side[id].numbers[metric.name] for id in members) for members in units.values()] for side in (b, a)
-    )
-    clusters = [b[members[0]].passage for members in units.values()]
-    difference = paired(mine, theirs, clusters, bounded=metric.unit == "%")
-    return difference, float(np.mean(mine)), float(np.mean(theirs))
-
-
-def _by_counts(
-    metric: Metric, ids: Sequence[str], b: dict[str, _Kept], a: dict[str, _Kept]
-) -> tuple[Difference, float, float]:
-    """The difference of a score of all answers together. Items are places in one array: lists of rows add up slowly."""
-    rows, of_counts = np.array([side[id].numbers[metric.name] for side in (b, a) for id in ids]), metric.of_counts
-    assert of_counts is not None, f"{metric.name} is a mean"
-
-    def score(places: Sequence[int]) -> float:
-        return of_counts(rows[np.asarray(places)].sum(axis=0))
-
-    mine, theirs = range(len(ids)), range(len(ids), 2 * len(ids))
-    difference = paired_whole(mine, theirs, score, clusters=[b[id].passage for id in ids])
-    return difference, score(mine), score(theirs)
 
 
 # ----------------------------------------------------------------------------------------------------- printing
@@ -274,18 +273,13 @@ def _lines(found: Sequence[Comparison]) -> list[str]:
 
 
 def _cells(one: Comparison) -> tuple[str, ...]:
-    percent, difference = one.unit == "%", one.difference
-    low, high = (_shown(end, percent, "+") for end in (difference.low, difference.high))
+    unit, difference = one.unit, one.difference
     return (
         one_line(one.task), one.metric, f"{one.k}" if one.k == one.k_first else f"{one.k}, {one.k_first}",
-        f"{difference.n:,}", _shown(one.score, percent), _shown(one.score_first, percent),
-        _shown(difference.value, percent, "+"), f"{low} to {high}", _p(difference.p_value), _p(one.p_holm),
-        _shown(difference.minimum_detectable, percent), one.verdict,
+        f"{difference.n:,}", shown(one.score, unit), shown(one.score_first, unit), shown(difference.value, unit, "+"),
+        f"{shown(difference.low, unit, '+')} to {shown(difference.high, unit, '+')}", _p(difference.p_value),
+        _p(one.p_holm), shown(difference.minimum_detectable, unit), one.verdict,
     )  # fmt: skip
-
-
-def _shown(value: float, percent: bool, sign: str = "") -> str:
-    return f"{100 * value:{sign}.1f}" if percent else f"{value:{sign}.4g}"
 
 
 def _p(value: float) -> str:
@@ -298,5 +292,12 @@ def _p(value: float) -> str:
 
 
 def _as_json(evaluations: Sequence[Evaluation], found: Sequence[Comparison], left_out: Sequence[Json]) -> Json:
-    rows = [{**asdict(one), "difference": asdict(one.difference), "verdict": one.verdict} for one in found]
+    rows = [
+        {
+            **asdict(one),
+            "difference": {name: finite(value) for name, value in asdict(one.difference).items()},
+            "verdict": one.verdict,
+        }
+        for one in found
+    ]
     return {"format": FORMAT, "protocol": evaluations[0].protocol, "comparisons": rows, "not_compared": list(left_out)}

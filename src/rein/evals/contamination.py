@@ -32,14 +32,16 @@ from rein.evals.clean_scores import Scored, compare
 from rein.evals.data import BadRow, Data
 from rein.evals.metrics import METRICS
 from rein.evals.overlap import Collisions, Example, Found, analyse_corpora, n_words
-from rein.evals.results import load
+from rein.evals.printing import REASON_CHARS, shown
+from rein.evals.results import CONTAMINATION_FORMAT, Answered, load
+from rein.evals.results import answers as read_lines
 from rein.evals.tasks.table import TASKS, expand
 from rein.evals.tasks.table import load as load_task
+from rein.report.legible import one_line, percent
+from rein.report.legible import table as columns
 from rein.run import lock_folder, write_atomically
-from rein.text.show import table as columns
 from rein.text.store import whole
 
-FORMAT = "rein-contamination-1"
 AGAIN = "Run the same `rein eval` again: what the model answered is kept."
 _SYNTHETIC = ("arithmetic:", "scrambling:")  # of tasks/
 
@@ -165,17 +167,17 @@ def read_answers(folder: Path, split: str = "scored", tasks: Sequence[str] = ())
         if task not in scored:
             raise UserError(f"--tasks names {task}, which is not in {folder}.", suggestion(task, scored))
     asked, ids = dict[str, Asked](), dict[str, set[str]]()
-    for row in _lines(path):
-        task = row["task"]
-        if task not in (tasks or scored) or row["split"] != (scored[task].split if split == "scored" else split):
+    for said in read_lines(folder):
+        task = said.task
+        if task not in (tasks or scored) or said.split != (scored[task].split if split == "scored" else split):
             continue
         if task not in asked:
-            asked[task] = Asked(row["split"], _published(evaluation.protocol, task), metrics[task])
+            asked[task] = Asked(said.split, _published(evaluation.protocol, task), metrics[task])
         of_task = asked[task]
-        number = of_task.add(row["id"], row["question"], row["parts"], n_words(f"{row['prompt']} {_right_of(row)}"))
-        answer = Scored(number, row["value"], row.get("counts", {}), row["passage"], row["draw"])
-        of_task.answers.setdefault(row["k"], []).append(answer)
-        ids.setdefault(task, set()).add(row["id"])
+        number = of_task.add(said.id, said.question, said.parts, n_words(f"{said.prompt} {_right_of(said)}"))
+        answer = Scored(number, said.value, said.counts, said.passage, said.draw)
+        of_task.answers.setdefault(said.k, []).append(answer)
+        ids.setdefault(task, set()).add(said.id)
     for task in tasks or scored:
         there, expected = len(ids.get(task, ())), scored[task].problems
         if split in ("scored", scored[task].split) and there < expected:
@@ -185,28 +187,10 @@ def read_answers(folder: Path, split: str = "scored", tasks: Sequence[str] = ())
     return asked
 
 
-def _right_of(row: dict[str, Any]) -> str:
-    if row["options"] and row["gold"] is not None:
-        return str(row["options"][row["gold"]])
-    return " ".join(row["answers"][:1])
-
-
-_ROW = (
-    "task", "split", "id", "k", "value", "passage", "question", "draw", "parts", "prompt", "options", "gold", "answers",
-)  # fmt: skip
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-                missing = [name for name in _ROW if name not in row]
-            except (ValueError, TypeError):
-                raise UserError(f"{path}:{number} is no JSON: the file was cut short or written to.", AGAIN) from None
-            if missing:
-                raise UserError(f"{path}:{number} has no {missing[0]!r}: another version wrote it.", AGAIN)
-            yield row
+def _right_of(said: Answered) -> str:
+    if said.options and said.gold is not None:
+        return str(said.options[said.gold])
+    return " ".join(said.answers[:1])
 
 
 def read_problems(config: ContaminationConfig) -> tuple[dict[str, Asked], list[str]]:
@@ -260,7 +244,7 @@ def result_of(
 ) -> dict[str, Any]:
     """What contamination.json holds."""
     return {
-        "format": FORMAT,
+        "format": CONTAMINATION_FORMAT,
         "corpus": [str(path) for path in corpora],
         "documents": found.n_documents,
         "bytes": found.n_bytes,
@@ -365,11 +349,11 @@ def table(result: dict[str, Any]) -> str:
     for entry in result["tasks"]:
         paper = entry["published"]
         first: tuple[str, ...] = (
-            entry["task"],
+            one_line(entry["task"]),
             str(entry["n"]),
             f"{entry['examples']:,}",
-            _percent(entry["clean_frac"]),
-            _percent(paper["clean"]) if paper else "",
+            "–" if entry["clean_frac"] is None else percent(entry["clean_frac"]),
+            percent(paper["clean"]) if paper else "",
             f"{entry['passage_only']:,}",
             f"{entry['question_or_answer']:,}",
         )
@@ -380,34 +364,21 @@ def table(result: dict[str, Any]) -> str:
             first = ("",) * len(first)
     lines = [
         f"{result['documents']:,} documents of training text, {result['bytes'] / 1e6:,.1f} MB",
-        *(f"{count:,} items were not read: {reason}" for reason, count in result["dropped"].items()),
+        *(f"{count:,} items were not read: {one_line(reason)}" for reason, count in result["dropped"].items()),
         "",
         *columns(rows, "<>>>>>>" + "<>>>>>><" * scored),
     ]
     for entry in result["tasks"]:
         if entry["without_scores"]:
-            lines.append(f"{entry['task']}: no comparison by {', '.join(entry['without_scores'])}")
-    lines += result["skipped"]
+            lines.append(f"{one_line(entry['task'])}: no comparison by {', '.join(entry['without_scores'])}")
+    lines += [one_line(reason, REASON_CHARS) for reason in result["skipped"]]
     return "\n".join(lines)
 
 
 def _cells(score: dict[str, Any]) -> tuple[str, ...]:
-    percent, change = score["unit"] == "%", score["change"]
-    shown = [
-        "–" if score[kind] is None else _shown(score[kind]["value"], percent) for kind in ("all", "dirty", "clean")
-    ]
+    unit, change = score["unit"], score["change"]
+    values = ["–" if score[kind] is None else shown(score[kind]["value"], unit) for kind in ("all", "dirty", "clean")]
     if change is None or not score["dirty"]:
-        return (score["metric"], str(score["k"]), *shown, "", "", score["verdict"])
-    interval = "" if change["low"] is None else f"{100 * change['low']:+.1f} – {100 * change['high']:+.1f}"
-    return (score["metric"], str(score["k"]), *shown, f"{100 * change['value']:+.1f}%", interval, score["verdict"])
-
-
-def _percent(part: float | None) -> str:
-    if part is None:
-        return "–"
-    whole = f"{100 * part:.0f}"
-    return f"{100 * part:.2f}%" if whole in ("0", "100") and part not in (0.0, 1.0) else f"{whole}%"
-
-
-def _shown(value: float, percent: bool) -> str:
-    return f"{100 * value:.1f}" if percent else f"{value:.4g}"
+        return (score["metric"], str(score["k"]), *values, "", "", score["verdict"])
+    interval = f"{shown(change['low'], '%', '+')} – {shown(change['high'], '%', '+')}"
+    return (score["metric"], str(score["k"]), *values, f"{100 * change['value']:+.1f}%", interval, score["verdict"])

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -88,13 +88,21 @@ class Data:
                 found += [Path(where) / name for name in sorted(files)]
         return found
 
+    @cached_property
+    def _named(self) -> dict[str, list[Path]]:
+        """The files by the last part of their paths in small letters, which capitals never tell apart."""
+        found: dict[str, list[Path]] = {}
+        for file in self._files:
+            found.setdefault(file.name.lower(), []).append(file)
+        return found
+
     def find(self, *names: str) -> Path | None:
         """The first file whose path ends with one of the names, packed or not; earlier names and folders first."""
         for name in names:
             for ending in PACKED:
-                wanted = Path(name + ending).parts
-                for file in self._files:
-                    if tuple(part.lower() for part in file.parts[-len(wanted) :]) == tuple(p.lower() for p in wanted):
+                wanted = Path((name + ending).lower()).parts
+                for file in self._named.get(wanted[-1], []):
+                    if tuple(part.lower() for part in file.parts[-len(wanted) :]) == wanted:
                         return file
         self.asked.extend(names)
         return None
@@ -106,9 +114,26 @@ class Data:
         """
         path = self.find(*names)
         if path is None:
-            where = ", ".join(map(str, self.folders)) or "no folder (--data is not given)"
-            raise NotThere(f"{names[0]} is not in {where}.", f"Add a folder with one of: {', '.join(names)}.")
+            raise NotThere(f"{names[0]} is not in {self._where()}.", f"Add a folder with one of: {', '.join(names)}.")
         return path
+
+    def need_all(self, pattern: str) -> list[Path]:
+        """All files whose paths end as a pattern says ("test/high/*.txt"), packed or not, in the order of the folders.
+
+        Raises   NotThere when there is none.
+        """
+        found: dict[str, Path] = {}
+        for file in self._files:
+            unpacked = _unpacked(str(file).lower())
+            if PurePath(unpacked).match(pattern.lower()):
+                found.setdefault(unpacked, file)  # of a file and its packed self, one
+        if not found:
+            self.asked.append(pattern)
+            raise NotThere(f"{pattern} is not in {self._where()}.", "Add a folder that holds such files.")
+        return list(found.values())
+
+    def _where(self) -> str:
+        return ", ".join(map(str, self.folders)) or "no folder (--data is not given)"
 
 
 def rows(path: Path, *, delimiter: str | None = None, header: bool = True) -> Iterator[Row]:
@@ -120,10 +145,7 @@ def rows(path: Path, *, delimiter: str | None = None, header: bool = True) -> It
     Raises   UserError when the file cannot be read. A line of JSON lines that is no JSON is a row whose every value
              raises BadRow.
     """
-    name = path.name
-    for ending in PACKED[1:]:
-        name = name.removesuffix(ending)
-    kind = Path(name).suffix.lower()
+    kind = Path(_unpacked(path.name.lower())).suffix
     try:
         if kind == ".parquet":
             yield from _parquet(path)
@@ -177,6 +199,10 @@ def hub_rows(dataset: Sequence[str], split: str) -> Iterator[Row]:
 
 
 # --------------------------------------------------------------------------------------------------- inside
+
+
+def _unpacked(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(".zst")
 
 
 def _lines(stream: Any) -> Iterator[str]:

@@ -101,8 +101,8 @@ def eval_command(config: EvalConfig) -> None:
     """Scores a model on the papers' tasks by the papers' own protocol, with intervals and the papers' numbers beside.
 
     Files are looked for below --data by their official names; a task without files is left out, and named. Prompts are
-    those of Brown 2020, Appendix G. A prompt is computed once for all its choices, and once for all numbers of shots.
-    The same command goes on after an interruption: what was answered is kept.
+    those of Brown 2020, Appendix G. Where choices are scored, a prompt is computed once for all of them and all numbers
+    of shots. The same command goes on after an interruption: what was answered is kept.
 
     Examples
       rein eval runs/first --tasks arc_easy piqa --data sets
@@ -145,8 +145,8 @@ def eval_command(config: EvalConfig) -> None:
                 "`rein eval tasks NAME` says which files below --data a task reads.",
             )
         _note(out, config)
+        print(json.dumps(found, indent=2) if config.json else table(found))
         write_report([out], out)
-    print(json.dumps(found, indent=2) if config.json else table(found))
     print(f"{out}/report.html")
 
 
@@ -245,11 +245,12 @@ class _OneTask:
         """The entries of scores.json."""
         task, model = self.task, self.model
         settings = settings_of(task, self._asked_for)
-        examples = self._examples(max(settings, default=0) or ("dev" in self._asked_for and task.shots))
+        choosing = "dev" in self._asked_for
+        examples = self._examples(max([*settings, task.shots if choosing else 0]))
         dev, chosen = None, None
         if not examples:
             settings = {k: name for k, name in settings.items() if k == 0} or {0: "zero"}
-        elif "dev" in self._asked_for:
+        elif choosing:
             dev, chosen = self._choose(examples)
             if chosen is None:
                 settings = settings or {0: "zero"}
@@ -265,7 +266,7 @@ class _OneTask:
 
     def _examples(self, k: int) -> list[Problem]:
         """The problems that shots are drawn from; none where there are no shots, or no such split."""
-        if not k:
+        if k == 0:
             return []
         try:
             problems = self._problems(self.task.shots_from)
@@ -303,9 +304,10 @@ class _OneTask:
     def _score(self, split: Split, ks: Sequence[int], examples: list[Problem]) -> Tally:
         """All problems of a split behind each number of shots."""
         task, tally = self.task, Tally(self.task, split)
-        total = sum(1 for _ in islice(self._problems(split), self._limit))
+        total = sum(1 for _ in islice(self._problems(split), self._limit))  # a row may be several: they are asked twice
         prompter = Prompter(
-            self.model, task, examples, seed=self._seed, draws=self._draws, in_words=self._in_words
+            self.model, task, examples, seed=self._seed, draws=self._draws, in_words=self._in_words,
+            among_shots=split == task.shots_from,
         )  # fmt: skip
         problems = islice(self._problems(split), self._limit)
         size = self._answerer.window(shared=self._draws is not None)

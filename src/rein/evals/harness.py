@@ -13,6 +13,7 @@ Source   lm_eval/api/model.py and lm_eval/models/huggingface.py of EleutherAI/lm
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,11 @@ try:
         postprocess_generated_text,
     )
 except ImportError:
-    raise UserError("lm-evaluation-harness is not installed.", "Install it: pip install lm-eval.") from None
+    _missing = UserError("lm-evaluation-harness is not installed.", "Install it: pip install lm-eval.")
+    if __name__ == "__main__":
+        print(f"UserError: {_missing}", file=sys.stderr)
+        sys.exit(2)
+    raise _missing from None
 
 _BATCH_TOKENS = 8192  # of trees that are scored together
 _SAMPLING = {"do_sample", "temperature", "top_k", "top_p", "until", "max_gen_toks"}
@@ -228,12 +233,17 @@ def _batches(trees: dict[tuple[int, ...], Tree]) -> list[list[tuple[int, ...]]]:
     return batches
 
 
-def main() -> None:
-    """lm-eval's command line, with `--model rein` known to it."""
+def main() -> int:
+    """lm-eval's command line, with `--model rein` known to it. Returns the exit status: 0 done, 2 a user's error."""
     from lm_eval.__main__ import cli_evaluate  # type: ignore[import-not-found, unused-ignore]
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except UserError as error:
+        print(f"UserError: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

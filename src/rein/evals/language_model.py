@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rein.bpe.tokenizer import Tokenizer
 from rein.evals.perplexity import score_text
@@ -83,19 +84,17 @@ class LanguageModel(Protocol):
 class Ours:
     """A GPT of ours as a `LanguageModel`."""
 
-    def __init__(
-        self, model: GPT, tokenizer: Tokenizer, *, name: str, precision: str = "fp32", stride: int | None = None
-    ) -> None:
+    def __init__(self, model: GPT, tokenizer: Tokenizer, *, name: str, precision: str = "fp32") -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.n_ctx, self.n_params = model.config.n_ctx, model.config.n_params()
         self.eot_id = end_of_text(model.config, tokenizer)
         self.splits_at_space = tokenizer.kind == "gpt2"
-        self.precision, self._stride = precision, stride
+        self.precision = precision
         self.fingerprint = f"{_fingerprint(model, tokenizer)}/{precision}"
         self._ends: dict[str, frozenset[int]] = {}
 
     @staticmethod
-    def load(path: Path, *, device: str = "auto", precision: str = "fp32", stride: int | None = None) -> Ours:
+    def load(path: Path, *, device: str = "auto", precision: str = "fp32") -> Ours:
         """From a run, one of its checkpoints, or a model folder.
 
         Raises   UserError as `load_model` does.
@@ -103,7 +102,7 @@ class Ours:
         where = resolve_device(device)
         model, tokenizer = load_model(path)
         precision = resolve_precision(precision, where)
-        return Ours(model.to(where), tokenizer, name=str(path), precision=precision, stride=stride)
+        return Ours(model.to(where), tokenizer, name=str(path), precision=precision)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, nothing added."""
@@ -117,9 +116,8 @@ class Ours:
     def ends(self, stop: str) -> frozenset[int]:
         """The end of text, and every token that holds `stop`'s first character."""
         if stop not in self._ends:
-            held = (id for id in range(self.tokenizer.n_vocab) if stop[:1] and stop[0] in self.decode([id]))
             eot = () if self.eot_id is None else (self.eot_id,)
-            self._ends[stop] = frozenset([*held, *eot])
+            self._ends[stop] = tokens_with(stop[:1], self.tokenizer.n_vocab, self.decode).union(eot)
         return self._ends[stop]
 
     def score(self, trees: Sequence[Tree], forbidden: Collection[int] = ()) -> list[TreeScores]:
@@ -154,7 +152,7 @@ class Ours:
 
     def read(self, text: str, name: str) -> tuple[float, int]:
         """As `rein perplexity` does."""
-        found = score_text(self.model, self.tokenizer, text, stride=self._stride, precision=self.precision, name=name)
+        found = score_text(self.model, self.tokenizer, text, precision=self.precision, name=name)
         return found.nats, found.n_tokens
 
     def _whole(self, ids: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
@@ -166,7 +164,17 @@ class Ours:
 def _fingerprint(model: GPT, tokenizer: Tokenizer) -> str:
     """SHA-256 of the shape, the weights and the tokenizer."""
     digest = hashlib.sha256(f"{model.config}/{tokenizer.sha256()}".encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"/{name}".encode())
+    return add_weights(digest, model.state_dict())
+
+
+def add_weights(digest: hashlib._Hash, state: Mapping[str, Tensor]) -> str:
+    """The digest with the name, precision and bits of every weight."""
+    for name, value in sorted(state.items()):
+        digest.update(f"/{name}/{value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def tokens_with(character: str, n_vocab: int, decode: Callable[[Sequence[int]], str]) -> frozenset[int]:
+    """The tokens whose text holds a character; none for ""."""
+    return frozenset(id for id in range(n_vocab) if character and character in decode([id]))

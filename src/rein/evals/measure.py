@@ -8,10 +8,9 @@ Percentages are fractions here and in scores.json; published numbers are as the 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from rein.evals import published, statistics
 from rein.evals.answering import Failed
 from rein.evals.metrics import METRICS, Metric
+from rein.evals.results import finite
 from rein.evals.statistics import Estimate
 from rein.evals.task import Answer, Split, Task
 
@@ -105,21 +105,18 @@ class Tally:
     def estimate(self, metric: Metric, k: int) -> Estimate | None:
         """The score behind K shots; None where nothing has a value."""
         at = self._at[k]
-        if (of_counts := metric.of_counts) is not None:
-            rows = at.counts[metric.name]
-            return statistics.whole(rows, lambda some: of_counts(np.sum(some, axis=0)), clusters=at.clusters)
-        values, clusters, draws = np.array(at.values[metric.name]), at.clusters, at.draws
+        if metric.of_counts is not None:
+            return statistics.whole(at.counts[metric.name], metric.of_rows, clusters=at.clusters)
+        values = np.array(at.values[metric.name])
+        places = np.flatnonzero(~np.isnan(values)).tolist()
         if metric.unit_of is not None:
-            values, clusters, draws = _together(values, at.units[metric.name], clusters, draws)
-        there = ~np.isnan(values)
-        if not there.any():
+            units = at.units[metric.name]
+            least = statistics.least_of_each(values[places], [units[place] for place in places])
+            places = [places[place] for place in least]
+        if not places:
             return None
-        if not there.all():
-            values, clusters, draws = (
-                values[there], [c for c, t in zip(clusters, there, strict=True) if t],
-                [d for d, t in zip(draws, there, strict=True) if t],
-            )  # fmt: skip
-        return statistics.summarise(values, clusters=clusters, draws=draws, bounded=metric.unit == "%")
+        clusters, draws = [at.clusters[place] for place in places], [at.draws[place] for place in places]
+        return statistics.summarise(values[places], clusters=clusters, draws=draws, bounded=metric.unit == "%")
 
     def entries(self, paper: str, size: str | None, n_params: float, settings: Settings) -> list[dict[str, Any]]:
         """What scores.json holds of this task, one entry for each metric. `settings` names each number of shots."""
@@ -167,24 +164,17 @@ class Tally:
         beside = beside_paper(self.task, metric, setting, paper, size, n_params)
         number = published.fraction(metric.name, beside["value"]) if beside else None
         detectable = statistics.minimum_detectable(estimate)
-        if metric.of_counts is not None and estimate.n == 1:  # one text says nothing of others
-            estimate, number, detectable = replace(estimate, low=-math.inf, high=math.inf), None, math.inf
         return {
             "setting": setting,
             "k": k,
             "effective_k_mean": float(np.mean(effective)),
             "effective_k_min": min(effective),
-            **{name: _plain(value) for name, value in asdict(estimate).items()},
-            "minimum_detectable": _plain(min(detectable, 1.0) if metric.unit == "%" else detectable),
+            **{name: finite(value) for name, value in asdict(estimate).items()},
+            "minimum_detectable": finite(min(detectable, 1.0) if metric.unit == "%" else detectable),
             "published": beside,
             "verdict": statistics.verdict(estimate, number),
             "against_chance": None if chance is None else statistics.against_chance(estimate, chance),
         }
-
-
-def _plain(value: float | None) -> float | None:
-    """A number that JSON has; None for what is not finite: the ends of an interval of which nothing is known."""
-    return value if value is None or math.isfinite(value) else None
 
 
 def beside_paper(
@@ -198,20 +188,8 @@ def beside_paper(
     if not numbers and paper == "gpt2":  # it has one setting, and names it by whether the prompt begins with examples
         wanted = "few"
         numbers = published.numbers(paper, task.published, metric.name, wanted)
-    name = size or published.nearest(paper, n_params).name
+    name = size or published.nearest(paper, n_params)
     if name not in numbers:
         return None
     note = published.note(paper, task.published, metric.name, wanted, name)
     return {"paper": paper, "size": name, "value": numbers[name], "note": note}
-
-
-def _together(
-    values: np.ndarray[Any, Any], units: Sequence[str], clusters: Sequence[str], draws: Sequence[int | None]
-) -> tuple[np.ndarray[Any, Any], list[str], list[int | None]]:
-    """One value for each unit: the least of those in it."""
-    least: dict[str, int] = {}
-    for at, unit in enumerate(units):
-        if unit not in least or values[at] < values[least[unit]]:
-            least[unit] = at
-    chosen = list(least.values())
-    return values[chosen], [clusters[at] for at in chosen], [draws[at] for at in chosen]

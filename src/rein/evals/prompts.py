@@ -85,11 +85,14 @@ class Prompter:
         seed: int = 0,
         draws: int | None = None,
         in_words: bool = False,
+        among_shots: bool = False,
     ) -> None:
-        """`draws`: None draws for each problem; N has N draws that problems share. `in_words`: no options."""
+        """`draws`: None draws for each problem; N has N draws that problems share. `in_words`: no options.
+
+        `among_shots`: the problems that are asked are of the split that shots come from, and none is its own shot.
+        """
         self.model, self.task, self.shots, self.seed, self.draws = model, task, shots, seed, draws
-        self._in_words = in_words
-        self._places = {shot.id: at for at, shot in enumerate(shots)}
+        self._in_words, self._among_shots = in_words, among_shots
         self._encode = lru_cache(maxsize=1 << 16)(model.encode)
 
     def draw_of(self, problem: Problem) -> int | None:
@@ -120,7 +123,7 @@ class Prompter:
         while (missing := self._too_long(options)) > 0 and n > 0:  # a piece may have more tokens beside its neighbour
             n -= 1
             options = self._options(problem, chosen[:n])
-        if missing > 0 and problem.tail and self._writes(problem):
+        if missing > 0 and problem.tail is not None and self._writes(problem):
             tail = self._encode(problem.tail)
             before = self._encode(problem.prompt.removesuffix(problem.tail))
             room = self.model.n_ctx - self.task.max_new_tokens - len(tail)
@@ -146,11 +149,11 @@ class Prompter:
                 return max(at - len(before), 0)
         return len(chosen)
 
-    def _lengths(self, problem: Problem) -> Iterator[tuple[str, int]]:
+    def _lengths(self, problem: Problem) -> list[tuple[str, int]]:
+        """What stands behind the shots, and how many tokens are read behind that."""
         if self._writes(problem):
-            yield problem.prompt, self.task.max_new_tokens
-        for option in () if self._writes(problem) else problem.options:
-            yield option.context, len(self._encode(option.completion)) - 1  # the last token is not read
+            return [(problem.prompt, self.task.max_new_tokens)]
+        return [(option.context, len(self._encode(option.completion)) - 1) for option in problem.options]
 
     def _too_long(self, options: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> int:
         """By how many tokens the longest of them exceeds the context."""
@@ -174,13 +177,17 @@ class Prompter:
         pieces += [shot.shot for shot in shots]
         if self._writes(problem):
             return ((self._ids(self._joined(pieces, problem.prompt)) or self._nothing(), ()),)
+        contexts = {option.context: self._ids(self._joined(pieces, option.context)) for option in problem.options}
         found = []
         for option in problem.options:
-            texts = self._joined(pieces, option.context)
-            context, whole = self._ids(texts), self._ids([*texts, option.completion])
-            if len(whole) <= len(context):
+            context = contexts[option.context]
+            if self._cuts(option.context, option.completion):
+                completion = tuple(self._encode(option.completion))
+            else:
+                completion = self._ids([*self._joined(pieces, option.context), option.completion])[len(context) :]
+            if not completion:
                 raise CannotAsk(f"its completion {option.completion!r} has no tokens")
-            found.append((context or self._nothing(), whole[len(context) :]))
+            found.append((context or self._nothing(), completion))
         return tuple(found)
 
     def _described(self, n_shots: int) -> bool:
@@ -197,12 +204,16 @@ class Prompter:
         ids: list[int] = []
         open_piece = ""
         for piece in pieces:
-            if open_piece and self.model.splits_at_space and not open_piece[-1].isspace() and piece[:1].isspace():
+            if self._cuts(open_piece, piece):
                 ids += self._encode(open_piece)
                 open_piece = piece
             else:
                 open_piece += piece
         return (*ids, *self._encode(open_piece))
+
+    def _cuts(self, before: str, after: str) -> bool:
+        """Whether the tokenizer surely cuts between two texts."""
+        return self.model.splits_at_space and not before[-1:].isspace() and before != "" and after[:1].isspace()
 
     def _nothing(self) -> tuple[int, ...]:
         """What stands in front of a completion that has no context."""
@@ -212,7 +223,6 @@ class Prompter:
 
     def _drawn(self, problem: Problem, draw: int | None) -> Iterator[int]:
         """Places of shots, without repetition, never the problem itself; how many are taken changes none of them."""
-        own = self._places.get(problem.id) if self.task.shots_from == self.task.scored_on else None
         who = problem.id if draw is None else str(draw)
         rng = np.random.Generator(np.random.Philox(hashed(self.seed, self.task.name, "shots", who)))
         n, moved = len(self.shots), dict[int, int]()
@@ -220,7 +230,7 @@ class Prompter:
             at = int(rng.integers(first, n))
             taken = moved.get(at, at)
             moved[at] = moved.get(first, first)
-            if taken != own:
+            if not (self._among_shots and self.shots[taken].shot == problem.shot):
                 yield taken
 
 

@@ -70,8 +70,6 @@ PRINTED = {
     "rouge_average": "R-AVG",
 }
 
-NOT_PERCENTAGES = frozenset({"ppl", "bpb", "bpc", "BLEU", "BLEU-sb", "BLEU-mb"})
-
 NEAR = 1.5  # two models are of one size where neither has more than this times the other's parameters
 
 
@@ -108,35 +106,28 @@ def others(paper: str, task: str, metric: str) -> dict[str, float]:
 def fraction(metric: str, score: float) -> float:
     """A printed score in the units of ours: percentages become fractions; the rest stays as it is.
 
+    What is no metric of ours is a percentage, as all are that GPT-1's tasks are scored by.
+
     Example  >>> fraction("f1_coqa", 55.0), fraction("bleu_sb", 25.2), fraction("perplexity", 18.6)
              (0.55, 25.2, 18.6)
     """
-    return score if PRINTED.get(metric, metric) in NOT_PERCENTAGES else score / 100
+    from rein.evals.metrics import METRICS  # here, for a page of figures is wanted without the packages that it needs
+
+    known = METRICS.get(metric)
+    return score if known is not None and known.unit != "%" else score / 100
 
 
 # ------------------------------------------------------------------------------------------------- sizes
 
 
-@dataclass(frozen=True)
-class Size:
-    """One of a paper's models; `near` says whether a model of ours is of that size, within a factor of 1.5."""
-
-    name: str
-    n_params: float
-    near: bool
-
-
-def nearest(paper: str, n_params: float) -> Size:
+def nearest(paper: str, n_params: float) -> str:
     """The paper's size that is nearest in log parameters.
 
-    Example  >>> nearest("gpt3", 124_439_808)
-             Size(name='Small', n_params=125000000.0, near=True)
-             >>> nearest("gpt2", 20e6).near
-             False
+    Example  >>> nearest("gpt3", 124_439_808), nearest("gpt2", 20e6)
+             ('Small', '117M')
     """
     assert n_params > 0, f"n_params is {n_params}, which is no model"
-    name, size = min(SIZES[paper].items(), key=lambda item: abs(math.log(item[1] / n_params)))
-    return Size(name, size, abs(math.log(size / n_params)) <= math.log(NEAR))
+    return min(SIZES[paper], key=lambda name: abs(math.log(SIZES[paper][name] / n_params)))
 
 
 # ------------------------------------------------------------------------------------------------- notes

@@ -12,9 +12,7 @@ Source   Brown 2020 §3, Figures 3.x and 4.2, Appendix H.
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import io
 import json
 import math
@@ -25,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from rein import __version__
@@ -34,8 +32,8 @@ from rein.errors import UserError, writing
 from rein.evals import published
 from rein.evals.figures import PAPERS, Chart, clean_charts, colour_of, shots_charts, size_charts, strip
 from rein.evals.results import Answered, Entry, Evaluation, Json, Overlap, Row, answers, load, overlaps
-from rein.report import page as runs
 from rein.report.legible import count, date, number, percent, short, visible
+from rein.report.parts import policy, static, templates
 from rein.run import write_atomically
 
 SAMPLED = 3  # answers of each task that are right, and that are wrong
@@ -119,7 +117,7 @@ _CSV_COLUMNS = (
 
 def _csv_line(evaluation: Evaluation, entry: Entry, row: Row, split: str) -> Json:
     paper = row.published
-    values = {**vars(evaluation), **vars(entry), **vars(row), "split": split, "setting": row.setting}
+    values = {**vars(evaluation), **vars(entry), **vars(row), "split": split}
     if paper is not None:
         values |= {"published_paper": paper.paper, "published_size": paper.size, "published_value": paper.value}
     return {name: values.get(name) for name in _CSV_COLUMNS}
@@ -130,9 +128,9 @@ def _csv_line(evaluation: Evaluation, entry: Entry, row: Row, split: str) -> Jso
 
 def render(evaluations: Sequence[Evaluation], figures: dict[str, list[Chart]], dirty: Sequence[Overlap]) -> str:
     """The page, as HTML. The same files give the same page, to the byte."""
-    style, style_hash = _style()
+    style = _style()
     return _templates().get_template("report.html").render(
-        policy=f"default-src 'none'; style-src {style_hash}; img-src data:; base-uri 'none'; form-action 'none'",
+        policy=policy(style),
         style=Markup(style),
         title=" · ".join(one.name for one in evaluations),
         models=[_head(place, one) for place, one in enumerate(evaluations)],
@@ -148,12 +146,7 @@ def render(evaluations: Sequence[Evaluation], figures: dict[str, list[Chart]], d
 
 @cache
 def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, finalize=_shown, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"percent": percent, "cut": _cut, "key": _key}
-    return environment
+    return templates(_HERE, finalize=_shown, key=_key)
 
 
 def _shown(value: Any) -> Any:
@@ -162,22 +155,16 @@ def _shown(value: Any) -> Any:
 
 
 @cache
-def _style() -> tuple[str, str]:
-    """The style of all our reports, of the charts and of this page; and its hash."""
-    ours = _house_style(), (_HERE / "chart.css").read_text(encoding="utf-8"), (_HERE / "report.css").read_text("utf-8")
-    style = "\n".join(ours)
-    return style, f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'"
-
-
-def _house_style() -> str:
-    """The style of all our reports."""
-    return Path(runs.__file__).with_name("static").joinpath("report.css").read_text(encoding="utf-8")
+def _style() -> str:
+    """The style of all our reports, of the charts and of this page."""
+    own = [(_HERE / name).read_text(encoding="utf-8") for name in ("chart.css", "report.css")]
+    return "\n".join([static("report.css"), static("tables.css"), *own])
 
 
 @cache
 def _drawn_style() -> str:
     """The style of an SVG file that stands alone: bright colours as such, for programs that know no variables."""
-    palette = dict(re.findall(r"--([\w-]+): (#\w+)", _house_style().partition("@media")[0]))
+    palette = dict(re.findall(r"--([\w-]+): (#\w+)", static("report.css").partition("@media")[0]))
     classes = "".join(f".{name} {{ color: {palette[name]}; }}\n" for name in [f"c{n}" for n in range(6)] + ["soft"])
     style = classes + (_HERE / "chart.css").read_text(encoding="utf-8")
     return re.sub(r"var\(--([\w-]+)\)", lambda found: palette[found[1]], style)
@@ -194,10 +181,6 @@ def _key(charts: Sequence[Chart]) -> list[Json]:
     found = [{"label": label, "look": f"{colour} {style}"} for label, colour, style in marks]
     levels = dict.fromkeys(chart.level[1] for chart in charts if chart.level)
     return found + [{"label": label, "look": "soft level"} for label in levels]
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[:most] + "…"
 
 
 # ------------------------------------------------------------------------------------------------ head and notes
@@ -399,9 +382,10 @@ def _samples(evaluations: Sequence[Evaluation]) -> list[Json]:
     tasks: dict[tuple[str, str], dict[str, Json]] = {}
     titles: dict[tuple[str, str], str] = {}
     for one in evaluations:
-        chooses = {task for task in one.deciding if (one.protocol, task) not in tasks}
+        deciding = one.deciding
+        chooses = {task for task in deciding if (one.protocol, task) not in tasks}
         for said in answers(one.folder):
-            entry = one.deciding.get(said.task)
+            entry = deciding.get(said.task)
             if entry is None or not entry.rows or said.split != entry.split or said.k != entry.rows[-1].k:
                 continue
             problems = tasks.setdefault((one.protocol, said.task), {})

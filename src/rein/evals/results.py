@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rein.errors import UserError
-from rein.run import read_rows
 
 FORMAT = "rein-eval-1"
+CONTAMINATION_FORMAT = "rein-contamination-1"
 
 Json = dict[str, Any]
 
@@ -34,7 +34,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class Row:
-    """A score behind one number of shots. Percentages are fractions."""
+    """A score behind one number of shots. Percentages are fractions; an interval of which nothing is known is ±∞."""
 
     setting: str  # zero, one, few, chosen, curve
     k: int
@@ -66,7 +66,6 @@ class Entry:
     failed: tuple[Json, ...]  # id, k, reason; the first of failed_count
     failed_count: int
     chance: float | None
-    paper_k: int
     chosen_k: int | None
     rows: tuple[Row, ...]
     dev: tuple[Row, ...]  # of the split that K was chosen on
@@ -108,6 +107,7 @@ class Answered:
     split: str
     id: str
     k: int
+    draw: int | None  # which of the grouped draws of shots
     passage: str
     question: str
     value: dict[str, float | None]
@@ -119,6 +119,7 @@ class Answered:
     logprobs: list[float]
     prompt: str  # the end of it
     options: list[str]
+    parts: dict[str, str]  # passage, question, answer
 
 
 @dataclass(frozen=True)
@@ -152,19 +153,20 @@ def load(folders: Sequence[Path]) -> list[Evaluation]:
 def answers(folder: Path) -> Iterator[Answered]:
     """The lines of answers.jsonl; none where the file is missing.
 
-    Raises   UserError when a line is damaged.
+    Raises   UserError when a line is damaged. The file is written whole: a last line that was cut short is damage.
     """
     path = folder / "answers.jsonl"
-    for row in read_rows(path):
-        try:
-            yield Answered(
-                task=row["task"], split=row["split"], id=row["id"], k=row["k"], passage=row["passage"],
-                question=row["question"], value=row["value"], counts=row.get("counts", {}), choice=row["choice"],
-                gold=row["gold"], text=row["text"], answers=row["answers"], logprobs=row["logprobs"],
-                prompt=row["prompt"], options=row["options"],
-            )  # fmt: skip
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path} has a line without {error}.", _AGAIN) from None
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                said = _answered(json.loads(line))
+            except (KeyError, TypeError) as error:
+                raise UserError(f"{path}:{number} is a line without {error}.", _AGAIN) from None
+            except (ValueError, RecursionError):
+                raise UserError(f"{path}:{number} is no JSON: the file was cut short or written to.", _AGAIN) from None
+            yield said
 
 
 def overlaps(evaluation: Evaluation) -> list[Overlap]:
@@ -176,7 +178,13 @@ def overlaps(evaluation: Evaluation) -> list[Overlap]:
     if not path.exists():
         return []
     try:
-        tasks = [one for one in json.loads(path.read_bytes())["tasks"] if one["examples"]]
+        found = json.loads(path.read_bytes())
+        if (have := found["format"]) != CONTAMINATION_FORMAT:
+            raise UserError(
+                f"{path} has format {have!r}, but {CONTAMINATION_FORMAT!r} is what this version reads.",
+                "Run `rein eval contamination` again.",
+            )
+        tasks = [one for one in found["tasks"] if one["examples"]]
         return [_overlap(evaluation, one) for one in tasks if one["task"] in evaluation.deciding]
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error!r}.", "Run `rein eval contamination` again.") from None
@@ -225,19 +233,19 @@ def _entry(raw: Json) -> Entry:
         task=str(raw["task"]), title=str(raw["title"]), metric=str(raw["metric"]), unit=str(raw["unit"]),
         better=str(raw["better"]), split=str(raw["split"]), problems=int(raw["problems"]),
         failed=tuple({"id": str(one["id"]), "k": int(one["k"]), "reason": str(one["reason"])} for one in raw["failed"]),
-        failed_count=int(raw["failed_count"]), chance=_maybe(raw["chance"]), paper_k=int(raw["paper_k"]),
+        failed_count=int(raw["failed_count"]), chance=_maybe(raw["chance"]),
         chosen_k=None if raw["chosen_k"] is None else int(raw["chosen_k"]),
         rows=tuple(map(_row, raw["scores"])), dev=tuple(map(_row, raw["dev"])),
     )  # fmt: skip
 
 
 def _row(raw: Json) -> Row:
-    paper = raw["published"]
+    paper, (low, high) = raw["published"], _ends(raw["low"], raw["high"])
     return Row(
         setting=str(raw["setting"]), k=int(raw["k"]), effective_k_mean=float(raw["effective_k_mean"]),
-        effective_k_min=int(raw["effective_k_min"]), value=float(raw["value"]), low=float(raw["low"]),
-        high=float(raw["high"]), n=int(raw["n"]), effective_n=float(raw["effective_n"]), draw_sd=_maybe(raw["draw_sd"]),
-        minimum_detectable=float(raw["minimum_detectable"]),
+        effective_k_min=int(raw["effective_k_min"]), value=float(raw["value"]), low=low, high=high, n=int(raw["n"]),
+        effective_n=float(raw["effective_n"]), draw_sd=_maybe(raw["draw_sd"]),
+        minimum_detectable=math.inf if raw["minimum_detectable"] is None else float(raw["minimum_detectable"]),
         published=None if paper is None
         else Paper(str(paper["paper"]), str(paper["size"]), float(paper["value"]), str(paper["note"])),
         verdict=str(raw["verdict"]), against_chance=str(raw["against_chance"] or ""),
@@ -261,8 +269,26 @@ def _overlap(evaluation: Evaluation, raw: Json) -> Overlap:
     )  # fmt: skip
 
 
+def _answered(row: Json) -> Answered:
+    return Answered(
+        task=row["task"], split=row["split"], id=row["id"], k=row["k"], draw=row["draw"], passage=row["passage"],
+        question=row["question"], value=row["value"], counts=row.get("counts", {}), choice=row["choice"],
+        gold=row["gold"], text=row["text"], answers=row["answers"], logprobs=row["logprobs"], prompt=row["prompt"],
+        options=row["options"], parts=row["parts"],
+    )  # fmt: skip
+
+
+def finite(value: float | None) -> float | None:
+    """A number that JSON has; None for what is not finite: the ends of an interval of which nothing is known.
+
+    Example  >>> finite(0.5), finite(math.inf)
+             (0.5, None)
+    """
+    return value if value is None or math.isfinite(value) else None
+
+
 def _ends(low: Any, high: Any) -> tuple[float, float]:
-    """An interval; one that is not known has no ends."""
+    """An interval; one of which nothing is known has no ends."""
     return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 

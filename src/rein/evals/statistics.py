@@ -1,11 +1,12 @@
 """How far a score may be from what other problems and other shots would have given, and what two scores prove.
 
 Flow     values_N, one number for each problem → `summarise` → Estimate: the mean with a 95% interval
-         items and a score of them all (BLEU, macro F1) → `whole` → Estimate
+         rows_NC, what a score of them all (BLEU, macro F1) is made of → `whole` → Estimate
          values of two models on the same problems → `paired` → Difference; p-values of many tasks → `holm`
          an Estimate → `verdict` on a published number, `against_chance`, `minimum_detectable`
 
-Problems that share a passage are not independent: `clusters` names each one's passage, "" where it stands alone.
+Problems that share a passage are not independent: `clusters` names each one's passage, "" where it stands alone. Those
+that are right or wrong together are one problem first: `least_of_each`.
 With grouped draws, `draws` says which draw of shots each problem was asked behind.
 
 Intervals of means in [0, 1] are Wilson's, which stay in [0, 1] and hold for small samples and rare successes. Where
@@ -18,9 +19,9 @@ Source   Wilson 1927; Korn & Graubard 1998 for clusters; Miller 2024, "Adding er
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,6 @@ from scipy import stats
 
 Numbers = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-Item = TypeVar("Item")
 
 Z = float(stats.norm.ppf(0.975))
 POWER = float(stats.norm.ppf(0.8))
@@ -71,6 +71,35 @@ class Difference:
     minimum_detectable: float
 
 
+# ------------------------------------------------------------------------------------------- what goes together
+
+
+def cluster_numbers(clusters: Sequence[str] | None, n: int) -> Indices:
+    """Clusters as numbers from 0, in the order in which they come; whoever has no name is a cluster of their own.
+
+    Example  >>> cluster_numbers(["a", "", "a", ""], 4).tolist()
+             [0, 1, 0, 2]
+    """
+    if clusters is None:
+        return np.arange(n)
+    assert len(clusters) == n, f"{len(clusters)} clusters are named for {n} values"
+    numbers: dict[str | int, int] = {}
+    return np.array([numbers.setdefault(name or i, len(numbers)) for i, name in enumerate(clusters)], dtype=np.int64)
+
+
+def least_of_each(values_N: Sequence[float] | Numbers, units: Sequence[Hashable]) -> list[int]:
+    """The place of the least value of each unit: problems of one unit are right or wrong together.
+
+    Example  >>> least_of_each([1, 0, 1, 1], ["q1", "q1", "q2", "q2"])
+             [1, 2]
+    """
+    least: dict[Hashable, int] = {}
+    for at, unit in enumerate(units):
+        if unit not in least or values_N[at] < values_N[least[unit]]:
+            least[unit] = at
+    return list(least.values())
+
+
 # ------------------------------------------------------------------------------------------- one model's score
 
 
@@ -102,7 +131,7 @@ def summarise(
     n = len(values_N)
     assert n, "there are no values to summarise"
     assert not bounded or (values_N.min() >= 0 and values_N.max() <= 1), "a value lies outside of [0, 1]"
-    cluster_N = _labels(clusters, n)
+    cluster_N = cluster_numbers(clusters, n)
     draw_N = _draw_labels(draws)
     mean = float(values_N.mean())
 
@@ -143,35 +172,39 @@ def wilson(share: float, n: float, z: float = Z) -> tuple[float, float]:
 
 
 def whole(
-    items: Sequence[Item],
-    score: Callable[[Sequence[Item]], float],
+    rows_NC: Sequence[Any] | Numbers,
+    score: Callable[[Numbers], float],
     *,
     clusters: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """A score of all items together, with the BCa bootstrap's interval over clusters.
+    """A score of all problems together, with the BCa bootstrap's interval over clusters.
 
     Whole clusters are drawn with replacement. Quantiles of the drawn scores are corrected for their bias (the part
     of them below the score) and for the score's skewness (from leaving out one group of clusters after another).
-    `effective_n` is the number of clusters. `score` is called `resamples` times: let items be what it sums (counts of
-    n-grams), not texts.
+    `effective_n` is the number of clusters; one alone says nothing of others, and the interval has no ends.
 
-    Example  >>> whole([1.0, 2.0, 3.0, 4.0], lambda items: sum(items) / len(items)).value
+    Shapes   rows_NC (N, C): what is known of each problem, such as counts of n-grams; (N,) where it is one number.
+             `score` is called `resamples` times, with rows of the drawn problems.
+    Example  >>> whole([1.0, 2.0, 3.0, 4.0], np.mean).value
              2.5
     Source   Efron 1987, "Better bootstrap confidence intervals".
     """
-    members = _members(_labels(clusters, len(items)))
-    value = score(items)
-    drawn = np.array([score(_take(items, members, pick)) for pick in _picks(len(members), resamples)])
+    rows_NC = np.asarray(rows_NC, dtype=float)
+    n, members = len(rows_NC), _members(cluster_numbers(clusters, len(rows_NC)))
+    value = float(score(rows_NC))
+    if len(members) == 1:
+        return Estimate(value, -math.inf, math.inf, n, 1.0)
+    drawn = np.array([score(rows_NC[_places(members, pick)]) for pick in _picks(len(members), resamples)])
     if drawn.min() == drawn.max():
-        return Estimate(value, value, value, len(items), float(len(members)))
+        return Estimate(value, value, value, n, float(len(members)))
 
     below = float(((drawn < value).mean() + (drawn <= value).mean()) / 2)
     bias = float(stats.norm.ppf(min(max(below, 1 / resamples), 1 - 1 / resamples)))
-    skew = _acceleration(items, score, members)
+    skew = _acceleration(rows_NC, score, members)
     ends = [bias + (bias + z) / (1 - skew * (bias + z)) for z in (-Z, Z)]
     low, high = np.quantile(drawn, stats.norm.cdf(ends))
-    return Estimate(value, min(float(low), value), max(float(high), value), len(items), float(len(members)))
+    return Estimate(value, min(float(low), value), max(float(high), value), n, float(len(members)))
 
 
 # -------------------------------------------------------------------------------------------- two models' scores
@@ -200,7 +233,7 @@ def paired(
     a_N, b_N = np.asarray(a_N, dtype=float), np.asarray(b_N, dtype=float)
     assert len(a_N) == len(b_N) > 0, f"{len(a_N)} values stand against {len(b_N)}"
     difference_N = a_N - b_N
-    n, cluster_N = len(difference_N), _labels(clusters, len(difference_N))
+    n, cluster_N = len(difference_N), cluster_numbers(clusters, len(difference_N))
     mean = float(difference_N.mean())
     variance, freedom = _variance_of_mean(difference_N, cluster_N)
     if bounded:
@@ -219,34 +252,45 @@ def paired(
         p_value = _mcnemar(int((difference_N > 0).sum()), int((difference_N < 0).sum()))
     else:
         p_value = _swapping(np.bincount(cluster_N, weights=difference_N).astype(float))
-    return Difference(mean, low, high, p_value, n, _detectable(math.sqrt(variance)))
+    return Difference(mean, low, high, p_value, n, _detectable(math.sqrt(variance)) if freedom else math.inf)
 
 
 def paired_whole(
-    a: Sequence[Item],
-    b: Sequence[Item],
-    score: Callable[[Sequence[Item]], float],
+    a_NC: Sequence[Any] | Numbers,
+    b_NC: Sequence[Any] | Numbers,
+    score: Callable[[Numbers], float],
     *,
     clusters: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
 ) -> Difference:
-    """score(a) − score(b) for a score of all items together: bootstrap interval, p-value of swapping clusters.
+    """score(a) − score(b) for a score of all problems together: bootstrap interval, p-value of swapping clusters.
 
-    Example  >>> paired_whole([3.0, 4.0, 5.0], [3.0, 4.0, 5.0], sum).p_value
+    Of one cluster alone nothing can be told: the interval has no ends, and p is 1.
+
+    Shapes   a_NC, b_NC (N, C), or (N,): as for `whole`, in the same order.
+    Example  >>> paired_whole([3.0, 4.0, 5.0], [3.0, 4.0, 5.0], np.sum).p_value
              1.0
     Source   Koehn 2004 (paired bootstrap); Riezler & Maxwell 2005 (swapping, "approximate randomisation").
     """
-    assert len(a) == len(b) > 0, f"{len(a)} items stand against {len(b)}"
-    members = _members(_labels(clusters, len(a)))
-    value = score(a) - score(b)
-    drawn = [
-        score(_take(a, members, pick)) - score(_take(b, members, pick)) for pick in _picks(len(members), resamples)
-    ]
-    swap_RC = np.random.default_rng(1).integers(0, 2, (resamples, len(members))).astype(bool)
-    as_far = sum(abs(_swapped(a, b, score, members, swap_C)) >= abs(value) - 1e-12 for swap_C in swap_RC)
+    a_NC, b_NC = np.asarray(a_NC, dtype=float), np.asarray(b_NC, dtype=float)
+    assert len(a_NC) == len(b_NC) > 0, f"{len(a_NC)} rows stand against {len(b_NC)}"
+    cluster_N = cluster_numbers(clusters, len(a_NC))
+    members = _members(cluster_N)
+    value = float(score(a_NC) - score(b_NC))
+    if len(members) == 1:
+        return Difference(value, -math.inf, math.inf, 1.0, len(a_NC), math.inf)
+    draws = [_places(members, pick) for pick in _picks(len(members), resamples)]
+    drawn = [score(a_NC[places]) - score(b_NC[places]) for places in draws]
     low, high = np.quantile(drawn, [0.025, 0.975])
+
+    swap_RC = np.random.default_rng(1).integers(0, 2, (resamples, len(members))).astype(bool)
+    as_far = 0
+    for swap_C in swap_RC:
+        swap_N = swap_C[cluster_N].reshape(-1, *[1] * (a_NC.ndim - 1))
+        swapped = score(np.where(swap_N, b_NC, a_NC)) - score(np.where(swap_N, a_NC, b_NC))
+        as_far += abs(swapped) >= abs(value) - 1e-12
     p_value = (1 + as_far) / (1 + resamples)
-    return Difference(value, float(low), float(high), p_value, len(a), _detectable(float(np.std(drawn))))
+    return Difference(value, float(low), float(high), p_value, len(a_NC), _detectable(float(np.std(drawn))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -286,12 +330,13 @@ def verdict(estimate: Estimate, published: float | None) -> Literal["inside", "a
     """Whether a published number, in the estimate's units, lies inside the interval, or the score above or below it.
 
     "above" is a greater number, whether or not that is better. The paper's own number has an interval too, which it
-    does not print: "inside" means that there is no sign of a difference.
+    does not print: "inside" means that there is no sign of a difference. A score whose interval has no ends is held to
+    no number.
 
     Example  >>> verdict(Estimate(0.30, 0.28, 0.32, 2000, 2000.0), 0.337)
              'below'
     """
-    if published is None:
+    if published is None or math.isinf(estimate.high - estimate.low):
         return "no number"
     if estimate.low <= published <= estimate.high:
         return "inside"
@@ -318,15 +363,6 @@ def _t(freedom: int) -> float:
 
 def _margin(variance: float, freedom: int) -> float:
     return _t(freedom) * math.sqrt(variance) if freedom else math.inf
-
-
-def _labels(clusters: Sequence[str] | None, n: int) -> Indices:
-    """Clusters as numbers from 0; whoever has no name is a cluster of their own."""
-    if clusters is None:
-        return np.arange(n)
-    assert len(clusters) == n, f"{len(clusters)} clusters are named for {n} values"
-    numbers: dict[str | tuple[int], int] = {}
-    return np.array([numbers.setdefault(name or (i,), len(numbers)) for i, name in enumerate(clusters)])
 
 
 def _draw_labels(draws: Sequence[int | None] | None) -> Indices | None:
@@ -383,45 +419,27 @@ def _between_draws(values_N: Numbers, cluster_N: Indices, draw_N: Indices) -> tu
 # ------------------------------------------------------------------------------------- inside: bootstrap, swapping
 
 
-def _members(cluster_N: Indices) -> list[list[int]]:
-    found: list[list[int]] = [[] for _ in range(int(cluster_N.max()) + 1)]
-    for i, cluster in enumerate(cluster_N):
-        found[cluster].append(i)
-    return found
+def _members(cluster_N: Indices) -> list[Indices]:
+    """The places of each cluster's problems."""
+    sizes = np.bincount(cluster_N)
+    return np.split(np.argsort(cluster_N, kind="stable"), np.cumsum(sizes)[:-1])
 
 
 def _picks(clusters: int, resamples: int) -> Indices:
     return np.random.default_rng(0).integers(0, clusters, (resamples, clusters))
 
 
-def _take(items: Sequence[Item], members: list[list[int]], pick: Indices) -> list[Item]:
-    return [items[i] for cluster in pick for i in members[cluster]]
+def _places(members: list[Indices], pick: Indices) -> Indices:
+    return np.concatenate([members[cluster] for cluster in pick])
 
 
-def _acceleration(items: Sequence[Item], score: Callable[[Sequence[Item]], float], members: list[list[int]]) -> float:
+def _acceleration(rows_NC: Numbers, score: Callable[[Numbers], float], members: list[Indices]) -> float:
     """Efron's a = Σ d³ / 6 (Σ d²)^1.5, d what is lost without a group of clusters."""
     group_C = np.arange(len(members)) % min(len(members), JACKKNIFE)
-    if group_C.max() < 1:
-        return 0.0
-    left = [score(_take(items, members, np.flatnonzero(group_C != k))) for k in range(group_C.max() + 1)]
+    left = [score(rows_NC[_places(members, np.flatnonzero(group_C != k))]) for k in range(group_C.max() + 1)]
     lost = np.mean(left) - np.array(left)
     spread = float((lost**2).sum()) ** 1.5
     return float((lost**3).sum()) / (6 * spread) if spread else 0.0
-
-
-def _swapped(
-    a: Sequence[Item],
-    b: Sequence[Item],
-    score: Callable[[Sequence[Item]], float],
-    members: list[list[int]],
-    swap_C: npt.NDArray[np.bool_],
-) -> float:
-    """score(a) − score(b) after some clusters changed sides."""
-    left, right = list(a), list(b)
-    for cluster in np.flatnonzero(swap_C):
-        for i in members[cluster]:
-            left[i], right[i] = b[i], a[i]
-    return score(left) - score(right)
 
 
 def _mcnemar(only_a: int, only_b: int) -> float:

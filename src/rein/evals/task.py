@@ -3,13 +3,14 @@
 Flow     files in their official form → `Task.read(data, split)` → rows → `Task.ask(row)` → Problems, each asked the
          same for every number of shots → prompts.py puts shots in front → a model answers → Answers → metrics.py
 
-A problem is asked in one of three ways:
+A problem is asked in one of three ways, a task's in one of four:
 
     options       several (context, completion) pairs; the model's likelihood of each completion behind its context
                   decides. Usual multiple choice has one context and many completions; the partial scoring of
-                  Winograd's schemas many contexts and one completion.
-    answers       free form: the model writes, and any of the answers is right
-    text          nothing is asked: how likely the text is
+                  Winograd's schemas many contexts and one completion ("choice"). A single completion asks whether it
+                  is what the model itself would write ("cloze").
+    answers       free form: the model writes, and any of the answers is right ("written")
+    text          nothing is asked: how likely the text is ("text")
 
 Source   Brown 2020 §2.4; Radford 2019 §3.
 """
@@ -24,6 +25,7 @@ from rein.evals.data import Data, Row
 
 Split = Literal["train", "dev", "test"]
 Normalise = Literal["token", "answer", "character", "none"]
+Form = Literal["choice", "written", "cloze", "text"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Problem:
     `shot` is how the problem reads as an example: prompt and right answer, nothing around it. `alone` is how it is
     asked without any shots, where that reads differently (LAMBADA, translation).
     `tail` is what must stay at the end of a prompt that is too long: tokens in front of it go (a long article's end).
+    Without one the prompt is never cut.
     `counts` says for how many examples it stands as a shot: a passage with four questions for four.
     Problems with one `passage` id are not independent; those with one `question` id are right or wrong together
     (MultiRC).
@@ -58,7 +61,7 @@ class Problem:
     text: str = ""
     units: int = 0  # of `text`: how many words, characters or bytes it has as published
     alone: Problem | None = None
-    tail: str = ""
+    tail: str | None = None
     counts: int = 1
     passage: str = ""
     question: str = ""
@@ -82,6 +85,7 @@ class Task:
     ask: Callable[[Row], Iterable[Problem]]
     metrics: tuple[str, ...] = ("accuracy",)
     published: str = ""
+    form: Form = "choice"  # of its problems
 
     # Shots
     shots: int = 0  # the paper's K; a cap, for not all of them fit into the context
@@ -102,8 +106,6 @@ class Task:
     stop: str = "\n"  # an answer ends before it
     decode: Literal["beam", "greedy", "top2"] = "beam"  # top2: sampled from the two likeliest (Radford 2019 §3.6)
     cut: Callable[[str], str] = str  # what of the written text counts: the first sentences, say
-
-    hub: tuple[str, ...] = ()  # the Hugging Face dataset and its configuration
 
 
 @dataclass(frozen=True)

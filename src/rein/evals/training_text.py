@@ -57,14 +57,13 @@ def parts_of(corpora: Sequence[Path], *, text_field: str = "text") -> tuple[Part
 def _parts_of_corpus(folder: Path) -> Parts:
     split = read_manifest(folder)["splits"]["train"]
     files = [folder / "documents" / about["file"] for about in split["files"]]
+    share = split["bytes"] / max(split["documents"], 1)  # of a document
     if all(file.is_file() for file in files):
-        share = split["bytes"] / max(split["documents"], 1)
         return [
             {"kind": "documents", "file": str(file), "bytes": share * about["documents"]}
             for file, about in zip(files, split["files"], strict=True)
         ]
     step = max(1, PART_TOKENS * split["documents"] // max(split["tokens"], 1))
-    share = split["bytes"] / max(split["documents"], 1)
     return [
         {"kind": "tokens", "folder": str(folder), "documents": [first, end], "bytes": share * (end - first)}
         for first in range(0, split["documents"], step)

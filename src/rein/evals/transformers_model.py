@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from rein.errors import UserError
-from rein.evals.language_model import BEAM_WIDTH, LENGTH_PENALTY, Decode, Written
+from rein.evals.language_model import BEAM_WIDTH, LENGTH_PENALTY, Decode, Written, add_weights, tokens_with
 from rein.models.beam import Beams
 from rein.models.generate import sample
 from rein.models.machine import resolve_device, resolve_precision
@@ -101,8 +101,8 @@ class Theirs:
     def ends(self, stop: str) -> frozenset[int]:
         """The tokens that end a text, and every one that holds `stop`'s first character."""
         if stop not in self._ends:
-            held = (id for id in range(len(self.tokenizer)) if stop[:1] and stop[0] in self.decode([id]))
-            self._ends[stop] = frozenset([*held, *self._special_ends()])
+            held = tokens_with(stop[:1], len(self.tokenizer), self.decode)
+            self._ends[stop] = held | self._special_ends()
         return self._ends[stop]
 
     def _begun(self, ids: Sequence[int]) -> list[int]:
@@ -391,7 +391,4 @@ def _fingerprint(model: Any, tokenizer: Any) -> str:
     words = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     config = {name: value for name, value in model.config.to_dict().items() if name not in _SAYS_NOTHING}
     digest = hashlib.sha256(f"{json.dumps(config, sort_keys=True, default=str)}/{words}".encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"/{name}/{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return add_weights(digest, model.state_dict())

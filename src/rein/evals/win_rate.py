@@ -24,7 +24,7 @@ from scipy.special import expit
 
 from rein.errors import UserError
 from rein.evals.scores import Score
-from rein.evals.statistics import summarise
+from rein.evals.statistics import cluster_numbers, summarise
 
 Numbers = npt.NDArray[np.float64]
 
@@ -113,9 +113,8 @@ def _difference(a_N: Numbers, b_N: Numbers, how: Literal["tanh", "log"]) -> Numb
 
 def _resampled(n: int, clusters: Sequence[str] | None, seed: int) -> Numbers:
     """How often each pair is in each draw of the bootstrap; pairs of a cluster ("": of none) go together."""
-    numbers: dict[str | int, int] = {}
-    cluster_N = np.array([numbers.setdefault(name or i, len(numbers)) for i, name in enumerate(clusters or [""] * n)])
-    n_clusters = len(numbers)
+    cluster_N = cluster_numbers(clusters, n)
+    n_clusters = int(cluster_N.max()) + 1
     drawn_DC = np.random.default_rng(seed).multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=DRAWS)
     return drawn_DC[:, cluster_N].astype(float)
 

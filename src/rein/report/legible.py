@@ -43,6 +43,15 @@ def one_line(text: str, limit: int = NAME_CHARS) -> str:
     return " ".join(visible(text, limit).split())
 
 
+def cut(text: str, most: int) -> str:
+    """The first `most` characters, and … where there are more.
+
+    Example  >>> cut("a long name", 6), cut("short", 6)
+             ('a long…', 'short')
+    """
+    return text if len(text) <= most else text[:most] + "…"
+
+
 def short(value: Any) -> str:
     """A value of a JSON file as text of bounded length: strings bare, the rest as JSON."""
     text = value if isinstance(value, str) else "none" if value is None else json.dumps(value, ensure_ascii=False)

@@ -17,8 +17,6 @@ dist/uPlot.iife.min.js and dist/uPlot.min.css, with licence and checksums, are i
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from rein import __version__
@@ -37,6 +35,7 @@ from rein.errors import UserError
 from rein.progress import duration
 from rein.report.figures import STRETCHES, UNITS, Curve, above, figures, said, still
 from rein.report.legible import VALUE_CHARS, count, date, evenly, fixed, number, short, size, visible
+from rein.report.parts import policy, static, templates
 from rein.run import METRICS, read_rows, write_atomically
 
 SAMPLE_CHARS = 4_000  # of a prompt or a text; the rest stays in samples.jsonl
@@ -56,7 +55,7 @@ SHAPE = (
 HELDOUT = frozenset(name for name in UNITS if name.startswith("heldout_"))
 
 _HERE = Path(__file__).parent
-_UPLOT = _HERE / "static" / "vendor" / "uplot"
+_UPLOT = "vendor/uplot/"
 
 
 @dataclass(frozen=True)
@@ -412,25 +411,9 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 @cache
 def _assets() -> tuple[Template, str, str, str]:
     """The template, the style, uPlot, and our script, read once per process."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    licence = (_UPLOT / "LICENSE").read_text(encoding="utf-8").strip()
-    uplot = (_UPLOT / "uPlot.iife.min.js").read_text(encoding="utf-8")
-    style = (_UPLOT / "uPlot.min.css").read_text(encoding="utf-8") + _static("report.css")
-    return environment.get_template("template.html"), style, f"/*\n{licence}\n*/\n{uplot}", _static("report.js")
-
-
-def _static(name: str) -> str:
-    return (_HERE / "static" / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+    licence, uplot = static(_UPLOT + "LICENSE").strip(), static(_UPLOT + "uPlot.iife.min.js")
+    style = static(_UPLOT + "uPlot.min.css") + static("report.css")
+    return templates(_HERE).get_template("template.html"), style, f"/*\n{licence}\n*/\n{uplot}", static("report.js")
 
 
 def script_json(value: Any) -> str:
@@ -460,12 +443,8 @@ def _page(runs: Sequence[Run]) -> str:
         for figure in drawn
     ]
     samples, samples_note = _samples(runs[0]) if len(runs) == 1 else ([], "")
-    policy = (
-        f"default-src 'none'; script-src {_hash(uplot)} {_hash(script)}; style-src {_hash(style)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
     return template.render(
-        policy=policy,
+        policy=policy(style, uplot, script),
         style=Markup(style),
         uplot=Markup(uplot),
         script=Markup(script),

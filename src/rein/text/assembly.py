@@ -42,23 +42,16 @@ def assemble(
     splits = list(SPLITS if recipe.heldout_frac > 0 else SPLITS[:1])
     held = _heldout_packages(build)
     tasks = [
-        Task(
-            part.name,
-            part.bytes,
-            {
-                "name": part.name,
-                "source": part.source.name,
-                "kind": part.source.kind,
-                "file": str(part.file),
-                "partition": index,
-                "gone": gone,
-                "cleaning": cleaning,
-                "splits": splits,
-                "heldout_frac": recipe.heldout_frac,
-                "heldout_packages": held if part.source.kind == "pydocs" else [],
-                "seed": recipe.seed,
-                "keep_dropped": recipe.keep_dropped,
-            },
+        part.task(
+            kind=part.source.kind,
+            partition=index,
+            gone=gone,
+            cleaning=cleaning,
+            splits=splits,
+            heldout_frac=recipe.heldout_frac,
+            heldout_packages=held if part.source.kind == "pydocs" else [],
+            seed=recipe.seed,
+            keep_dropped=recipe.keep_dropped,
         )
         for index, part in enumerate(parts)
     ]

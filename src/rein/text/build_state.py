@@ -23,6 +23,11 @@ class Part:
     documents: int
     bytes: int
 
+    def task(self, **arguments: Any) -> Task:
+        """What a stage is to do with this partition's documents."""
+        of = {"name": self.name, "source": self.source.name, "file": str(self.file)}
+        return Task(self.name, self.bytes, {**of, **arguments})
+
 
 @dataclass
 class Build:

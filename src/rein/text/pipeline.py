@@ -170,18 +170,11 @@ def _choose(build: Build, parts: list[Part]) -> tuple[list[Part], dict[str, Any]
     (record,) = build.run("learning quality", "stages:classify", [Task("done", size, arguments)])
     chosen = [part for part in parts if part.source.quality]
     tasks = [
-        Task(
-            part.name,
-            part.bytes,
-            {
-                "name": part.name,
-                "source": part.source.name,
-                "file": str(part.file),
-                "classifier": str(build.stage("learning quality") / "classifier.safetensors"),
-                "alpha": rule.alpha,
-                "seed": build.recipe.seed,
-                "keep_dropped": build.recipe.keep_dropped,
-            },
+        part.task(
+            classifier=str(build.stage("learning quality") / "classifier.safetensors"),
+            alpha=rule.alpha,
+            seed=build.recipe.seed,
+            keep_dropped=build.recipe.keep_dropped,
         )
         for part in chosen
     ]
@@ -220,19 +213,7 @@ def _chosen(records: Sequence[Record], name: str) -> dict[str, Any]:
 def _duplicates(build: Build, parts: list[Part]) -> tuple[dict[str, list[str]], dict[str, Any] | None]:
     """Reason → files of the numbers of documents that go; and what to say of near-duplicates."""
     rule = build.recipe.near_duplicates
-    tasks = [
-        Task(
-            part.name,
-            part.bytes,
-            {
-                "name": part.name,
-                "source": part.source.name,
-                "file": str(part.file),
-                "mode": rule.mode if rule is not None else None,
-            },
-        )
-        for part in parts
-    ]
+    tasks = [part.task(mode=rule.mode if rule is not None else None) for part in parts]
     build.run("fingerprints", "duplicate_stages:fingerprint", tasks)
     ranks = [build.recipe.rank(part.source.name) for part in parts]
     table = build.stage("parts.json")  # once for all tasks: in each of them, it would be parts² paths
@@ -357,14 +338,7 @@ def _evaluation_grams(
     arguments = {"against": [str(path) for path in rule.against], "n": rule.n}
     build.run("evaluation sets", "stages:gather_grams", [Task("done", 1, arguments)], build.inputs, unit="sets")
     grams = str(build.stage("evaluation sets") / "grams.npz")
-    tasks = [
-        Task(
-            part.name,
-            part.bytes,
-            {"name": part.name, "file": str(part.file), "partition": index, "gone": gone, "grams": grams},
-        )
-        for index, part in enumerate(parts)
-    ]
+    tasks = [part.task(partition=index, gone=gone, grams=grams) for index, part in enumerate(parts)]
     build.run("counting overlaps", "stages:overlaps", tasks)
     folder = build.stage("counting overlaps")
     counts = sum((np.load(folder / f"{part.name}.npy") for part in parts), start=np.zeros((), dtype=np.int64))

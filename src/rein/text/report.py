@@ -12,8 +12,6 @@ Source   Brown 2020, §2.2 and App. A and C: the stages, the rule that chooses b
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 import re
@@ -22,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from rein import __version__
@@ -30,6 +28,7 @@ from rein.errors import UserError
 from rein.report import page as runs
 from rein.report.legible import count, number, percent, visible
 from rein.report.page import ReportConfig
+from rein.report.parts import policy, static, templates
 from rein.run import write_atomically
 from rein.text.corpus_figures import Json, flow, grouped_sizes, lengths, quality_charts, similarity_chart, sizes_chart
 from rein.text.mixture import Mixture, mixture_of
@@ -104,16 +103,16 @@ def worth_knowing(manifest: Json, report: Json) -> list[str]:
 
 def render(name: str, manifest: Json, report: Json) -> str:
     """The page of the corpus `name`, as HTML. Parts of which `report` says nothing are left out."""
-    template, style, style_hash = _assets()
+    template, style = _assets()
     manifest, report = _legible(manifest), _legible(report)
     funnel = _funnel(report.get("steps") or [], manifest)
     quality = _quality(report.get("quality"))
     mixture = _mixture(manifest)
     near = _duplicates(report.get("duplicates"), report.get("steps") or [], manifest)
     return template.render(
-        policy=f"default-src 'none'; style-src {style_hash}; img-src data:; base-uri 'none'; form-action 'none'",
+        policy=policy(style),
         style=Markup(style),
-        name=visible(name),
+        title=visible(name),
         head=_head(manifest, funnel),
         notes=_notes(manifest, report, funnel, mixture),
         funnel=funnel,
@@ -134,18 +133,12 @@ def render(name: str, manifest: Json, report: Json) -> str:
 
 
 @cache
-def _assets() -> tuple[Template, str, str]:
-    """The template, the style of all our reports, and the hash of it together with what this page adds."""
+def _assets() -> tuple[Template, str]:
+    """The template, and the style of all our reports with what this page adds."""
     here = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"n": _n, "mb": _mb, "percent": percent, "epochs": _epochs, "cut": _cut, "excerpt": _excerpt}
-    template = environment.get_template("report.html")
-    style = Path(runs.__file__).with_name("static").joinpath("report.css").read_text(encoding="utf-8")
-    own = "".join(template.blocks["style"](template.new_context()))
-    digest = base64.b64encode(hashlib.sha256((style + own).encode()).digest()).decode()
-    return template, style, f"'sha256-{digest}'"
+    template = templates(here, n=_n, mb=_mb, epochs=_epochs, excerpt=_excerpt).get_template("report.html")
+    own = (here / "report.css").read_text(encoding="utf-8")
+    return template, static("report.css") + static("tables.css") + own
 
 
 def _legible(value: Any) -> Any:
@@ -170,10 +163,6 @@ def _mb(n_bytes: int) -> str:
 
 def _epochs(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[:most] + "…"
 
 
 def _excerpt(text: str, most: int) -> str:

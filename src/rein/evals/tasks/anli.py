@@ -40,9 +40,7 @@ def ask(number: int, row: Row) -> Iterable[Problem]:
 
 def _task(number: int) -> Task:
     title, read_round, ask_round = f"ANLI R{number}", partial(read, number), partial(ask, number)
-    return Task(
-        f"anli_r{number}", title, read_round, ask_round, published=title, shots=50, hub=("facebook/anli", f"R{number}")
-    )
+    return Task(f"anli_r{number}", title, read_round, ask_round, published=title, shots=50)
 
 
 R1 = _task(1)

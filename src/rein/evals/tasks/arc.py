@@ -63,5 +63,5 @@ def _task(name: str, level: str, **more: Any) -> Task:
     return Task(name, f"ARC-{level}", partial(read, level), ask, shots=50, normalise="answer", **more)
 
 
-EASY = _task("arc_easy", "Easy", published="ARC-Easy", hub=("allenai/ai2_arc", "ARC-Easy"))
-CHALLENGE = _task("arc_challenge", "Challenge", published="ARC-Challenge", hub=("allenai/ai2_arc", "ARC-Challenge"))
+EASY = _task("arc_easy", "Easy", published="ARC-Easy")
+CHALLENGE = _task("arc_challenge", "Challenge", published="ARC-Challenge")

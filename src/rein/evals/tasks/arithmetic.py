@@ -106,7 +106,9 @@ def ask(row: Row) -> Iterable[Problem]:
 
 def _task(name: str) -> Task:
     title, published = KINDS[name][0], "" if name in ("6d+", "6d-", "sum_of_digits") else KINDS[name][0]
-    return Task(name, title, partial(read, name), ask, ("exact_match",), published, shots=50, max_new_tokens=12)
+    return Task(
+        name, title, partial(read, name), ask, ("exact_match",), published, "written", shots=50, max_new_tokens=12
+    )
 
 
 PLUS_2, MINUS_2, PLUS_3, MINUS_3, PLUS_4, MINUS_4, PLUS_5, MINUS_5, PLUS_6, MINUS_6 = (

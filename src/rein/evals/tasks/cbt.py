@@ -18,7 +18,7 @@ from rein.evals.task import Option, Problem, Split, Task
 from rein.evals.tasks.reading import each, files, gold_of, id_of, one_space, options_of, text_in
 
 HUB = "cam-cst/cbt"
-GAP = "XXXXX"
+GAP = "XXXXX"  # the set's own mark of the missing word
 
 
 def read(kind: str, data: Data, split: Split) -> Iterator[Row]:
@@ -60,6 +60,9 @@ def ask(row: Row) -> Iterable[Problem]:
 def detokenised(text: str) -> str:
     """A text of the Penn Treebank's tokens as people write it.
 
+    Not detokenise.py's PTB: that corpus has lost its quotation marks and brackets, and is to be had back to the
+    character; these books have both, and nothing here has to be found again.
+
     Example  >>> detokenised("`` I wo n't , '' said he -LRB- and went -RRB- .")
              '"I won\\'t," said he (and went).'
     """
@@ -79,7 +82,6 @@ def _task(name: str, title: str, kind: str) -> Task:
         scored_on="dev",
         chosen_on=None,
         normalise="none",
-        hub=(HUB, kind),
     )
 
 

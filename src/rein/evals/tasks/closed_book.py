@@ -57,8 +57,7 @@ def _answers(row: Row) -> list[str]:
 
 def _task(name: str, title: str, names: Names, hub: tuple[str, ...], splits: Mapping[Split, str]) -> Task:
     reader = partial(read, names, hub, splits)
-    metric = "em_triviaqa" if name == "triviaqa" else "exact_match"
-    return Task(name, title, reader, ask, (metric,), title, shots=64, chosen_on=None, hub=hub)
+    return Task(name, title, reader, ask, ("exact_match",), title, "written", shots=64, chosen_on=None)
 
 
 _NQ: Names = {"train": ("NQ-open.train.jsonl",), "test": ("NQ-open.dev.jsonl",)}

@@ -49,5 +49,4 @@ COPA = Task(
     shots=32,
     scored_on="dev",
     chosen_on=None,
-    hub=("aps/super_glue", "copa"),
 )

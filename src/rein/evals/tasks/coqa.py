@@ -57,5 +57,5 @@ def _texts(row: Row, name: str) -> list[str]:
     return [text_in(turn, "input_text") if isinstance(turn.values, dict) else turn.values for turn in each(row, name)]
 
 
-COQA = Task("coqa", "CoQA", read, ask, ("f1_coqa",), "CoQA", shots=5, scored_on="dev", chosen_on=None, hub=HUB)
+COQA = Task("coqa", "CoQA", read, ask, ("f1_coqa",), "CoQA", "written", shots=5, scored_on="dev", chosen_on=None)
 GPT2 = replace(COQA, shots=0, decode="greedy")

@@ -58,4 +58,4 @@ def _words(answer: Row) -> str:
     return SPAN_SEPARATOR.join(spans or [" ".join(filter(None, (date.get(part) for part in ("day", "month", "year"))))])
 
 
-DROP = Task("drop", "DROP", read, ask, ("f1_drop",), "DROP", shots=20, scored_on="dev", chosen_on=None, hub=HUB)
+DROP = Task("drop", "DROP", read, ask, ("f1_drop",), "DROP", "written", shots=20, scored_on="dev", chosen_on=None)

@@ -55,6 +55,4 @@ def without_marks(text: str) -> str:
     return one_space(re.sub(r"\[[a-z]+\] ?", "", text))
 
 
-HELLASWAG = Task(
-    "hellaswag", "HellaSwag", read, ask, published="HellaSwag", shots=20, scored_on="dev", chosen_on=None, hub=HUB
-)
+HELLASWAG = Task("hellaswag", "HellaSwag", read, ask, published="HellaSwag", shots=20, scored_on="dev", chosen_on=None)

@@ -62,6 +62,6 @@ def _parted(row: Row) -> tuple[str, str]:
 
 METRICS = ("lambada_last_token", "perplexity_last_token", "lambada_last_word", "perplexity_last_word")
 
-LAMBADA = Task("lambada", "LAMBADA", read, ask, (*METRICS, "lambada_filtered"), "LAMBADA", shots=15, shots_from="dev",
-               description="Fill in blank:", described="few", hub=HUB)  # fmt: skip
+LAMBADA = Task("lambada", "LAMBADA", read, ask, (*METRICS, "lambada_filtered"), "LAMBADA", "cloze", shots=15,
+               shots_from="dev", description="Fill in blank:", described="few")  # fmt: skip
 GPT2 = replace(LAMBADA, ask=ask_plainly, shots=0, description="")

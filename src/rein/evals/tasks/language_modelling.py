@@ -94,7 +94,7 @@ def ask(row: Row) -> Iterable[Problem]:
 def _words(name: str, title: str, style: Style, names: Mapping[Split, tuple[str, ...]],
            cut: Callable[[str], list[str]], hub: tuple[str, ...]) -> Task:  # fmt: skip
     reader = partial(read, style, names, cut, hub)
-    return Task(name, title, reader, partial(ask_words, style), ("perplexity",), title, hub=hub, chosen_on=None)
+    return Task(name, title, reader, partial(ask_words, style), ("perplexity",), title, "text", chosen_on=None)
 
 
 def _wiki(number: int) -> Task:
@@ -114,5 +114,10 @@ _BILLION: dict[Split, tuple[str, ...]] = {"test": ("news.en.heldout-00000-of-000
 WIKITEXT_2, WIKITEXT_103 = _wiki(2), _wiki(103)
 PENN = _words("ptb", "PTB", PTB, _PTB, whole, ("ptb-text-only/ptb_text_only",))
 ONE_BILLION = _words("1bw", "1BW", BILLION, _BILLION, lines, ("billion-word-benchmark/lm1b",))
-ENWIK8 = Task("enwik8", "enwik8", partial(read_last, "enwik8"), ask, ("bits_per_byte",), "enwik8", chosen_on=None)
-TEXT8 = Task("text8", "text8", partial(read_last, "text8"), ask, ("bits_per_character",), "text8", chosen_on=None)
+
+
+def _last(name: str, metric: str) -> Task:
+    return Task(name, name, partial(read_last, name), ask, (metric,), name, "text", chosen_on=None)
+
+
+ENWIK8, TEXT8 = _last("enwik8", "bits_per_byte"), _last("text8", "bits_per_character")

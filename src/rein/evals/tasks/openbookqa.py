@@ -42,5 +42,4 @@ OPENBOOKQA = Task(
     shots=100,
     normalise="answer",
     published="OpenBookQA",
-    hub=HUB,
 )

@@ -50,4 +50,4 @@ def ask(row: Row) -> Iterable[Problem]:
     yield multiple_choice(id_of(row), goal, ways, gold, parts={"question": goal, "answer": ways[gold]})
 
 
-PIQA = Task("piqa", "PIQA", read, ask, published="PIQA", shots=50, scored_on="dev", chosen_on=None, hub=HUB)
+PIQA = Task("piqa", "PIQA", read, ask, published="PIQA", shots=50, scored_on="dev", chosen_on=None)

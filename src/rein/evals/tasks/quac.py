@@ -19,10 +19,10 @@ from dataclasses import replace
 from rein.evals.data import Data, Row
 from rein.evals.task import Problem, Split, Task, free_form
 from rein.evals.tasks.reading import each, files, id_of, text_in, within
+from rein.evals.text_match import NO_ANSWER
 
 HUB = ("allenai/quac",)
 NAMES: dict[Split, tuple[str, ...]] = {"train": ("train_v0.2.json",), "dev": ("val_v0.2.json",)}
-UNANSWERED = "CANNOTANSWER"
 
 
 def read(data: Data, split: Split) -> Iterable[Row]:
@@ -36,7 +36,7 @@ def ask(row: Row) -> Iterable[Problem]:
     title = text_in(row, "wikipedia_page_title" if row.get("title") is None else "title")
     titled = f"{title} - {text_in(row, 'section_title')}"
     for part in [row] if row.get("paragraphs") is None else each(row, "paragraphs"):
-        passage, id = text_in(part, "context").removesuffix(UNANSWERED).rstrip(), _id(part)
+        passage, id = text_in(part, "context").removesuffix(NO_ANSWER).rstrip(), _id(part)
         asked, problems = f"TITLE: {titled}\nPARAGRAPH: {passage}", []
         for turn, (question, own, answers) in enumerate(_turns(part), 1):
             asked += f"\n\nQ: {question}\n\nA:"
@@ -63,5 +63,5 @@ def _turns(row: Row) -> Iterable[tuple[str, str, list[str]]]:
         yield text_in(qa, "question"), own_answer, answers
 
 
-QUAC = Task("quac", "QuAC", read, ask, ("f1_quac",), "QuAC", shots=5, scored_on="dev", chosen_on=None,
-            max_new_tokens=64, hub=HUB)  # fmt: skip
+QUAC = Task("quac", "QuAC", read, ask, ("f1_quac",), "QuAC", "written", shots=5, scored_on="dev",
+            chosen_on=None, max_new_tokens=64)  # fmt: skip

@@ -27,7 +27,7 @@ from itertools import groupby
 
 from rein.evals.data import BadRow, Data, Row, hub_rows, text_of
 from rein.evals.task import Problem, Split, Task, multiple_choice
-from rein.evals.tasks.reading import HUB_SPLITS, each, every, gold_of, id_of, one_space, options_of, text_in
+from rein.evals.tasks.reading import HUB_SPLITS, each, gold_of, id_of, one_space, options_of, text_in
 
 
 def read(level: str, data: Data, split: Split) -> Iterable[Row]:
@@ -39,7 +39,7 @@ def read(level: str, data: Data, split: Split) -> Iterable[Row]:
             values |= {"id": id, "article": questions[0]["article"], "options": [row["options"] for row in questions]}
             yield Row(values, questions[0].where)
         return
-    for path in every(data, f"{split}/{level}/*.txt"):
+    for path in data.need_all(f"{split}/{level}/*.txt"):
         try:
             yield Row(json.loads(text_of(path)), f"{path}:1")
         except ValueError:
@@ -80,7 +80,6 @@ def _task(name: str, title: str, level: str) -> Task:
         shots=10,
         normalise="answer",
         answer_context="A:",
-        hub=("ehovy/race", level),
     )
 
 

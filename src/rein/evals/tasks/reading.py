@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rein.errors import UserError
-from rein.evals.data import BadRow, Data, NotThere, Row, hub_rows, rows
+from rein.evals.data import BadRow, Data, Row, hub_rows, rows
 from rein.evals.task import Split
 
 HUB_SPLITS: Mapping[Split, str] = MappingProxyType({"train": "train", "dev": "validation", "test": "test"})
@@ -40,6 +40,9 @@ def files(
     if split not in names:
         raise UserError(f"The task has no {split} split, only: {', '.join(names)}.", "Name one of those.")
     if data.from_hub and hub:
+        if split not in hub_splits:
+            there = ", ".join(hub_splits)
+            raise UserError(f"The task has no {split} split on the hub, only: {there}.", "Name one, or give its files.")
         return hub_rows(hub, hub_splits[split])
     return rows(data.need(*names[split]), **how)
 
@@ -54,19 +57,6 @@ def superglue(data: Data, split: Split, folder: str) -> Iterable[Row]:
         "dev": (f"{folder}/val.jsonl", f"{folder}/dev.jsonl", f"{folder.lower()}.jsonl"),
     }
     return files(data, split, names, hub=("aps/super_glue", folder.lower()))
-
-
-def every(data: Data, pattern: str) -> list[Path]:
-    """All files below the folders whose path ends as a pattern says ("test/high/*.txt"), by name.
-
-    Raises   UserError when there is none.
-    """
-    found = [path for folder in data.folders for path in sorted(folder.rglob(pattern))]
-    if not found:
-        data.asked.append(pattern)
-        where = ", ".join(map(str, data.folders)) or "no folder (--data is not given)"
-        raise NotThere(f"{pattern} is not in {where}.", "Add a folder that holds such files.")
-    return found
 
 
 def within(row: Row, name: Any) -> Row:

@@ -122,7 +122,8 @@ def ask(row: Row) -> Iterable[Problem]:
 def _task(name: str) -> Task:
     title = KINDS[name][0]
     return Task(
-        name, title, partial(read, name), ask, ("exact_match",), title, shots=100, separator="\n", max_new_tokens=12,
+        name, title, partial(read, name), ask, ("exact_match",), title, "written", shots=100, separator="\n",
+        max_new_tokens=12,
         description="Please unscramble the letters into a word, and write that word:",
     )  # fmt: skip
 

@@ -59,5 +59,5 @@ def ask(row: Row) -> Iterable[Problem]:
     return [replace(problem, shot=asked, counts=len(problems)) for problem in problems]
 
 
-SQUAD = Task("squad_v2", "SQuADv2", read, ask, ("f1_squad", "em_squad"), "SQuADv2", shots=16, scored_on="dev",
-             chosen_on=None, hub=HUB)  # fmt: skip
+SQUAD = Task("squad_v2", "SQuADv2", read, ask, ("f1_squad", "em_squad"), "SQuADv2", "written", shots=16,
+             scored_on="dev", chosen_on=None)  # fmt: skip

@@ -53,4 +53,4 @@ def _story(row: Row) -> tuple[str, list[str], int]:
     return story, quiz, gold_of(row, str(row[right]).strip(), ("1", "2"))
 
 
-STORYCLOZE = Task("storycloze", "StoryCloze", read, ask, published="StoryCloze", shots=70, shots_from="dev", hub=HUB)
+STORYCLOZE = Task("storycloze", "StoryCloze", read, ask, published="StoryCloze", shots=70, shots_from="dev")

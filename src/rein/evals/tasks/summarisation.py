@@ -45,8 +45,10 @@ def ask(row: Row) -> Iterable[Problem]:
 
 
 def ask_without_hint(row: Row) -> Iterable[Problem]:
-    """The article alone."""
-    yield from (replace(problem, prompt=problem.parts["passage"], tail=".") for problem in ask(row))
+    """The article alone; one that is too long loses its end, and nothing is put in its place."""
+    for problem in ask(row):
+        article, summary = problem.parts["passage"], problem.parts["answer"]
+        yield replace(problem, prompt=article, shot=f"{article}\n{summary}", tail="")
 
 
 def first_sentences(text: str, n: int = 3) -> str:
@@ -59,6 +61,6 @@ def first_sentences(text: str, n: int = 3) -> str:
     return "\n".join(sentences[:n])
 
 
-TLDR = Task("cnn_dm", "CNN/DM", read, ask, ("rouge_average", "rouge1", "rouge2", "rougeL"), "CNN/DM", chosen_on=None,
-            max_new_tokens=100, stop="", decode="top2", cut=first_sentences, hub=HUB)  # fmt: skip
+TLDR = Task("cnn_dm", "CNN/DM", read, ask, ("rouge_average", "rouge1", "rouge2", "rougeL"), "CNN/DM", "written",
+            chosen_on=None, max_new_tokens=100, stop="", decode="top2", cut=first_sentences)  # fmt: skip
 NO_HINT = replace(TLDR, name="cnn_dm_no_hint", title="CNN/DM, no hint", ask=ask_without_hint, published="")

@@ -56,5 +56,4 @@ BOOLQ = Task(
     shots=32,
     scored_on="dev",
     chosen_on=None,
-    hub=("aps/super_glue", "boolq"),
 )

@@ -59,7 +59,6 @@ CB = Task(
     shots=32,
     scored_on="dev",
     chosen_on=None,
-    hub=("aps/super_glue", "cb"),
 )
 RTE = replace(
     CB,
@@ -69,5 +68,4 @@ RTE = replace(
     ask=ask_rte,
     metrics=("accuracy",),
     published="RTE",
-    hub=("aps/super_glue", "rte"),
 )

@@ -86,5 +86,4 @@ MULTIRC = Task(
     chosen_on=None,
     draw="fixed",
     description="READING COMPREHENSION ANSWER KEY",
-    hub=("aps/super_glue", "multirc"),
 )

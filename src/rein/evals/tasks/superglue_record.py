@@ -71,5 +71,4 @@ RECORD = Task(
     shots=32,
     scored_on="dev",
     chosen_on=None,
-    hub=("aps/super_glue", "record"),
 )

@@ -40,5 +40,4 @@ WIC = Task(
     shots=32,
     scored_on="dev",
     chosen_on=None,
-    hub=("aps/super_glue", "wic"),
 )

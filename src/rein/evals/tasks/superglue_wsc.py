@@ -67,6 +67,7 @@ WSC = Task(
     ask,
     ("wsc_accuracy",),
     published="WSC",
+    form="written",
     shots=32,
     scored_on="dev",
     chosen_on=None,
@@ -74,5 +75,4 @@ WSC = Task(
     description=DESCRIPTION,
     separator="\n",
     max_new_tokens=16,
-    hub=("aps/super_glue", "wsc"),
 )

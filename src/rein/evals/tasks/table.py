@@ -122,15 +122,14 @@ def load(protocol: str, name: str) -> Task:
 
     Example  >>> load("gpt3", "piqa").title
              'PIQA'
-    Raises   UserError when there is no such task, or the file is none.
+    Raises   UserError when there is no such task, the file is none, or there is no metric that it is scored by.
     """
     known = TASKS[_protocol(protocol)]
     if name in known:
         where = _HERE + known[name]
     elif name.endswith(".jsonl"):
         if not Path(name).is_file():
-            raise UserError(f"--tasks names {name}, which {'is' if Path(name).exists() else 'does not exist as'} "
-                            f"{'no' if Path(name).exists() else 'a'} file.", "Check the path.")  # fmt: skip
+            raise UserError(f"--tasks names {name}, which does not exist as a file.", "Check the path.")
         return task_from_file(Path(name))
     elif ":" in name:
         where = name
@@ -149,7 +148,17 @@ def load(protocol: str, name: str) -> Task:
         raise UserError(f"--tasks names {name}, which cannot be imported: {error}.", "Check the name.") from error
     if not isinstance(task, Task):
         raise UserError(f"--tasks names {name}, which is a {type(task).__name__}.", "Name a rein.evals.task.Task.")
+    if name not in known:
+        _check_metrics(name, task)
     return task
+
+
+def _check_metrics(name: str, task: Task) -> None:
+    from rein.evals.metrics import METRICS  # here, for names and titles are wanted without the packages that it needs
+
+    for metric in task.metrics:
+        if metric not in METRICS:
+            raise UserError(f"{name} is scored by {metric!r}, which is no metric.", suggestion(metric, METRICS))
 
 
 def _protocol(name: str) -> str:

@@ -76,8 +76,7 @@ def _task(source: str, target: str, year: str) -> Task:
     title = f"{source.title()}-{target.title()} {year}"
     return Task(
         f"{source}_{target}_{year}", title, partial(read, source, target, year), partial(ask, source, target),
-        ("bleu_sb", "bleu_mb"), title, shots=64, separator="\n", max_new_tokens=128,
-        hub=(f"wmt/wmt{year}", f"{target if source == 'en' else source}-en"),
+        ("bleu_sb", "bleu_mb"), title, "written", shots=64, separator="\n", max_new_tokens=128,
     )  # fmt: skip
 
 

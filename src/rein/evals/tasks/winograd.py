@@ -17,7 +17,7 @@ from itertools import takewhile
 from rein.evals.data import Row
 from rein.evals.task import Option, Problem, Task
 from rein.evals.tasks.reading import id_of
-from rein.evals.tasks.winograd_files import HUB, parted, read
+from rein.evals.tasks.winograd_files import parted, read
 
 
 def ask(row: Row) -> Iterable[Problem]:
@@ -42,9 +42,7 @@ def schema(id: str, contexts: list[str], rest: str, gold: int) -> Problem:
     return Problem(id, shot=whole, options=options, gold=gold, passage=twins, parts={"question": whole})
 
 
-WINOGRAD = Task(
-    "winograd", "Winograd", read, ask, published="Winograd", shots=7, shots_from="test", chosen_on=None, hub=HUB
-)
+WINOGRAD = Task("winograd", "Winograd", read, ask, published="Winograd", shots=7, shots_from="test", chosen_on=None)
 PARTIAL = replace(WINOGRAD, name="winograd_partial", title="Winograd, partial scoring", shots=0)
 FULL = replace(
     PARTIAL, name="winograd_full", title="Winograd, full scoring", ask=ask_full, normalise="none", published=""

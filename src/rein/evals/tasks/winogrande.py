@@ -45,5 +45,5 @@ def ask(row: Row) -> Iterable[Problem]:
 
 
 WINOGRANDE = Task(
-    "winogrande", "Winogrande", read, ask, published="Winogrande", shots=50, scored_on="dev", chosen_on=None, hub=HUB
+    "winogrande", "Winogrande", read, ask, published="Winogrande", shots=50, scored_on="dev", chosen_on=None
 )
