@@ -73,8 +73,9 @@ lint: $(READY) ## style and types
 docs: $(READY) ## write docs/reference/ anew from the program
 	$(BIN)/python docs/generate.py
 
-golden: $(READY) ## freeze the commands' settings anew (tests/golden/flags.json): a change users will notice
+golden: $(READY) ## freeze settings, tables and routes anew (tests/golden/): a change users will notice
 	$(BIN)/python tests/golden/test_flags.py
+	$(BIN)/python tests/golden/test_label_surfaces.py
 
 bench: $(READY) ## the benchmarks there are; ARGS="name" runs benchmarks/name.py
 	@if [ -n "$(ARGS)" ]; then \

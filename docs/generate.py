@@ -15,14 +15,17 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from rein.cli import COMMANDS
 from rein.config import flag_of
+from rein.feedback.kinds import describe
+from rein.feedback.project import PRESETS, Project, Question
 from rein.run import METRICS
 from rein.text.recipe import Decontamination, NearDuplicates, Quality, Recipe, Source
+from rein.web.label.serve import make_api
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- Written by `make docs`; change the program, not this page. -->"
@@ -57,7 +60,14 @@ WHY = {
     "sacrebleu": "BLEU with the tokens and smoothing of the signature that papers print, so that scores compare",
     "sacremoses": "Moses's words, from which the other BLEU of GPT-3's tables is computed; the program itself is Perl",
     "snowballstemmer": "Porter's stems, as ROUGE-1.5.5 takes them before it compares words",
-    "statsmodels": "independent clustered errors, McNemar's test and Holm's correction, which ours are compared with",
+    "statsmodels": "Cohen's and Fleiss' kappa; in tests, clustered errors, McNemar's test and Holm's correction",
+    "krippendorff": "Krippendorff's alpha, nominal and ordinal",
+    "sqlalchemy": "the feedback store: one set of tables and statements for SQLite and PostgreSQL",
+    "alembic": "its migrations: an older store is brought up to date, and a newer one refused",
+    "psycopg": "PostgreSQL, for a feedback store that a team's servers share",
+    "argon2-cffi": "passwords, by argon2id",
+    "fastapi": "the labeling server's API: checked bodies with limits, and an OpenAPI schema that tests attack",
+    "httpx": "the client of that API, for simulated labelers and programs",
     "starlette": "the web application: routes, WebSockets, static files",
     "uvicorn": "serves it",
     "websockets": "uvicorn's WebSockets",
@@ -66,6 +76,8 @@ WHY = {
     "box2d": "the physics of LunarLander",
     "ftfy": "GPT-1's own text repair, without which its tokens are not the paper's",
     "spacy": "GPT-1's own word splitting, ahead of its BPE",
+    "axe-playwright-python": "tests of the pages: axe-core's rules of accessibility",
+    "schemathesis": "tests of the labeling server's API, made from its OpenAPI schema",
     "hypothesis": "tests of properties on inputs nobody thought of",
     "mypy": "`make lint`: types",
     "playwright": "tests of the pages in a real browser, by keyboard",
@@ -124,6 +136,8 @@ def type_name(hint: Any) -> str:
         return " or ".join(str(choice) for choice in get_args(hint))
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return f"`{hint.__name__}`"
+    if get_origin(hint) is Mapping:
+        return "JSON object"
     return {int: "whole number", float: "number", str: "text", bool: "yes or no", Path: "path"}[hint]
 
 
@@ -155,9 +169,13 @@ def commands_page() -> str:
 
 def row(setting: Setting) -> tuple[str, ...]:
     """One line of a table of settings."""
-    default = "required" if setting.required else code(setting.default)
     flag = f"`{setting.flag}`, `--no-{setting.flag[2:]}`" if setting.type.startswith("yes") else f"`{setting.flag}`"
-    return (flag, setting.type, default, setting.unit, setting.paper, setting.help)
+    return (flag, setting.type, needed(setting), setting.unit, setting.paper, setting.help)
+
+
+def needed(setting: Setting) -> str:
+    """A setting's default, or that it has none."""
+    return "required" if setting.required else code(setting.default)
 
 
 def recipes_page() -> str:
@@ -173,7 +191,7 @@ def recipes_page() -> str:
             (
                 f"`{one.name}`",
                 one.type,
-                "required" if one.required else code(one.default),
+                needed(one),
                 one.unit,
                 one.paper,
                 one.help,
@@ -181,6 +199,66 @@ def recipes_page() -> str:
             for one in settings(part)
         ]
         parts += [f"## `{part.__name__}`", inspect.getdoc(part) or "", table(HEAD, rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def feedback_page() -> str:
+    """Every kind of feedback, and every setting of a labeling project."""
+    parts = [
+        "# Kinds of feedback, and settings of a project", NOTE,
+        "A person is shown the K candidates of an item and says something about them. Each answer to a question is one "
+        "row of the store, and its kind says what the row holds and what a model is trained to with it. Candidates are "
+        "counted from 0, in the item's order, whatever order was shown.",
+    ]  # fmt: skip
+    rows = [(f"[`{kind['name']}`](#{anchor(kind['name'])})", kind["says"]) for kind in describe()]
+    parts.append(table(("Kind", "What it says"), rows))
+    for kind in describe():
+        parts += [f"## `{kind['name']}`", kind["says"]]
+        shown = f"{kind['least']}" if kind["least"] == kind["most"] else f"{kind['least']} to {kind['most']}"
+        facts = [
+            ("Value", code(kind["schema"])),
+            ("Candidates", shown if kind["asked"] else ""),
+            ("Asked as", kind["words"]),
+            ("A model gives", kind["outputs"]),
+            ("Loss", kind["formula"]),
+            ("Source", kind["source"]),
+        ]
+        if kind["example"]:
+            facts.append(("Example", f"{code(kind['example']['value'])}: {kind['example']['by_hand']}"))
+        parts.append(table(("", "What"), [fact for fact in facts if fact[1]]))
+    for part in (Project, Question):
+        lines = [(f"`{one.name}`", one.type, needed(one), one.unit, one.paper, one.help) for one in settings(part)]
+        parts += [f"## Settings: `{part.__name__}`", table(HEAD, lines)]
+    parts += [
+        "## Presets",
+        table(("Preset", "Questions", "Staged"), [
+            (f"`{name}`", ", ".join(f"{one.name} ({one.kind})" for one in asks.questions), "yes" if asks.staged else "")
+            for name, asks in PRESETS.items()
+        ]),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def label_api_page() -> str:
+    """Every route of the labeling server."""
+    schema = make_api(None).openapi()
+    groups: dict[str, list[tuple[str, str, str]]] = {"What a labeler may do": [], "What a researcher may do": []}
+    for path, methods in schema["paths"].items():
+        for method, what in methods.items():
+            takes = what.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            body = schema["components"]["schemas"].get(takes.get("$ref", "").rpartition("/")[2], {})
+            names = [one["name"] for one in what.get("parameters", []) if one["in"] == "query"]
+            fields = [*(f"?{name}" for name in names), *body.get("properties", {})]
+            row = (f"`{method.upper()} {path}`", " ".join(f"`{one}`" for one in fields), what.get("description", ""))
+            groups["What a researcher may do" if path.startswith("/research") else "What a labeler may do"].append(row)
+    parts = [
+        "# The labeling server's HTTP API", NOTE,
+        "Below `/label/api`; JSON in and out. A program sends `Authorization: Bearer KEY`, with a key from the account "
+        "page; a browser has a session. Errors are `{\"error\": {\"code\", \"text\"}}`; 429 says when to come again. "
+        "`/label/api/openapi.json` has every field with its type and limits.",
+    ]  # fmt: skip
+    for title, rows in groups.items():
+        parts += [f"## {title}", table(("Route", "Takes", "What it does"), rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -265,6 +343,8 @@ def anchor(heading: str) -> str:
 
 PAGES = {
     "commands.md": commands_page,
+    "feedback.md": feedback_page,
+    "label-api.md": label_api_page,
     "recipes.md": recipes_page,
     "metrics.md": metrics_page,
     "dependencies.md": dependencies_page,

@@ -74,6 +74,20 @@ COMMANDS = (
     Command("tamer replay", "rein.agents.replay:replay", "live a recorded lesson again, or learn from it anew"),
     Command("tamer evaluate", "rein.agents.replay:evaluate", "how good it is to do what the trainer would praise"),
     Command("tamer compare", "rein.agents.compare:compare", "technique × weight × task over many seeds, with figures"),
+    Command("label new", "rein.web.label.commands:new", "make a labeling project: what people are asked, of what"),
+    Command("label draw", "rein.feedback.draw:draw", "items from policies, references and baselines, best of N"),
+    Command("label import", "rein.feedback.transfer:import_command", "items and answers from a file, checked by line"),
+    Command("label serve", "rein.web.label.serve:serve", "the labeling server: people compare, rank, rate and write"),
+    Command("label invite", "rein.web.label.commands:invite", "a link that lets people in, as labelers or researchers"),
+    Command("label people", "rein.web.label.commands:list_people", "who there is, and what they did"),
+    Command("label simulate", "rein.feedback.simulated_work:simulate_labels", "labelers that answer by a gold score"),
+    Command("label agreement", "rein.feedback.agreement_command:agreement_command", "how far people agree, and biases"),
+    Command("label prioritise", "rein.feedback.agreement_command:prioritise", "which items to ask of people next"),
+    Command(
+        "label export", "rein.feedback.transfer:export_command", "answers for training, as OpenAI, TRL and others do"
+    ),
+    Command("label formats", "rein.feedback.transfer:formats_command", "the files that are read and written"),
+    Command("label backup", "rein.web.label.commands:backup", "copy a store while it is in use, and check the copy"),
     Command("report", "rein.text.report:report", "write the report.html of a run or a corpus anew"),
 )
 

@@ -24,6 +24,7 @@ from rein.agents.human_model import digest, load_arrays
 from rein.agents.lesson import EnvironmentWorld, Lesson
 from rein.agents.lesson_files import save_learned
 from rein.agents.recorded import anew, as_recorded, config_from, task_of
+from rein.agents.simulation import keeping
 from rein.config import setting
 from rein.errors import UserError
 from rein.feedback.record import read_record
@@ -56,6 +57,7 @@ class ReplayConfig:
     extrapolate: bool | None = setting(None, "guess unfinished labels", group="another credit")
     epochs: int = setting(1, "how often to go through the record", paper="1, 100", group="another agent")
     out: Path | None = setting(None, "folder for what is learned (without it, nothing is written)")
+    store: str | None = setting(None, "put the recorded lesson into this feedback store: a file, or postgresql://…")
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -63,7 +65,7 @@ class ReplayConfig:
 
     def changes(self) -> dict[str, Any]:
         """The settings that differ from the record's."""
-        keep = ("record", "epochs", "out")
+        keep = ("record", "epochs", "out", "store")
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in keep}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -75,7 +77,9 @@ def replay(config: ReplayConfig) -> None:
       rein tamer replay runs/tamer/mountain-car/record.jsonl
       rein tamer replay runs/tamer/mountain-car/record.jsonl --credit-low-s 0.1 --credit-high-s 0.5 --out runs/narrow
       rein tamer replay runs/tamer/mountain-car/record.jsonl --h-model knn --epochs 10 --out runs/knn
+      rein tamer replay runs/tamer/mountain-car/record.jsonl --store labels.db
     """
+    keep = keeping(config.store)
     if config.out is not None and config.out.resolve() == config.record.parent.resolve():
         raise UserError(
             f"--out {config.out} is the folder of the lesson itself, whose Ĥ would be written over.",
@@ -108,6 +112,7 @@ def replay(config: ReplayConfig) -> None:
                 print(f"written           {path}")
         if lesson.tamer is not None:
             print(f"how good is it    rein tamer evaluate {config.out / 'h.safetensors'}")
+    keep(config.record)
 
 
 # ---------------------------------------------------------------------------------------------------- how good

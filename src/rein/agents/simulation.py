@@ -5,9 +5,10 @@ Flow     settings → a lesson and a trainer that watches it (feedback/simulate.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class SimulateConfig(TrainerConfig):
     """Settings of `rein tamer simulate`."""
 
     out: Path | None = setting(None, "folder for the record and Ĥ (without it: runs/tamer/TASK-trainer-SEED)")
+    store: str | None = setting(None, "put the lesson into this feedback store too: a file, or postgresql://…")
     episodes: int = setting(20, "episodes to live")
     train_from: int = setting(0, "first episode that is taught, counted from 0", paper="0, 20, 25")
     train_episodes: int | None = setting(None, "how many episodes are taught; without it, all", paper="16, 12, 8")
@@ -99,7 +101,9 @@ def simulate(config: SimulateConfig) -> None:
       rein tamer simulate mountain-car --episodes 16
       rein tamer simulate mountain-car --technique action-biasing --train-episodes 16 --episodes 200
       rein tamer simulate loop-maze --trainer-error 0.2 --trainer-fatigue 0.05
+      rein tamer simulate loop-maze --store labels.db
     """
+    keep = keeping(config.store)
     task = make_task(config.task, low=config.low, high=config.high, pixels=config.pixels)
     trainer = make_trainer(config, task)
     out = (
@@ -107,7 +111,7 @@ def simulate(config: SimulateConfig) -> None:
         or Path("runs/tamer")
         / f"{config.task.replace('/', '-').replace(':', '-')}-{trainer_name(config)}-{config.seed}"
     )
-    lesson, log = open_lesson(config, task, out)
+    lesson, log = open_lesson(dataclasses.replace(config, store=None), task, out)
     until = config.train_from + (config.episodes if config.train_episodes is None else config.train_episodes)
     began = time.monotonic()
     try:
@@ -118,6 +122,20 @@ def simulate(config: SimulateConfig) -> None:
                 bar.advance(1, note=f"return {total:,.0f} in {steps:,} steps")
     finally:
         finish_lesson(lesson, log, out, time.monotonic() - began)
+        keep(out / "record.jsonl")
+
+
+def keeping(store: str | None) -> Callable[[Path], None]:
+    """What puts the record of an ended lesson into a feedback store, and says so; nothing where there is none.
+
+    Raises   UserError, before the lesson begins, where the store cannot be opened.
+    """
+    if store is None:
+        return lambda record: None
+    from rein.feedback.lessons import check_store, keep_lesson  # its databases take a while to import
+
+    check_store(store)
+    return lambda record: print(keep_lesson(store, record), flush=True)
 
 
 def trainer_name(config: TrainerConfig) -> str:

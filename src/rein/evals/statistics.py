@@ -289,7 +289,7 @@ def paired_whole(
         swap_N = swap_C[cluster_N].reshape(-1, *[1] * (a_NC.ndim - 1))
         swapped = score(np.where(swap_N, b_NC, a_NC)) - score(np.where(swap_N, a_NC, b_NC))
         as_far += abs(swapped) >= abs(value) - 1e-12
-    p_value = (1 + as_far) / (1 + resamples)
+    p_value = float((1 + as_far) / (1 + resamples))
     return Difference(value, float(low), float(high), p_value, len(a_NC), _detectable(float(np.std(drawn))))
 
 

@@ -3,7 +3,9 @@
     1  corpus     the documentation that every Python installation has → documents → BPE → token shards
     2  plan       how fast does this machine train the model? So how many tokens fit into the time?
     3  pre-train  the language-model objective, with held-out loss, samples and a report on the way
-    4  result     bits per byte before and after, samples, what to try next
+    4  compare    what it writes, what it wrote early on, and what was really there, two by two, through the labeling
+                  server, by simulated labelers (collect.py)
+    5  result     bits per byte before and after, samples, what to try next
 
 Every stage is kept: stop it at any time, run it again, and it goes on where it was.
 """
@@ -17,12 +19,14 @@ from pathlib import Path
 
 import torch
 
+from rein import checkpoint
 from rein.bpe.tokenizer import load_tokenizer
 from rein.config import setting
 from rein.errors import UserError
 from rein.models.gpt import GPT
 from rein.models.machine import autocast, keep_freed_memory, resolve_device, resolve_precision
 from rein.progress import duration
+from rein.recipes.collect import collect
 from rein.run import lock_folder, read_rows, write_atomically
 from rein.text.build import BuildConfig, build
 from rein.train.pretrain import pretrain
@@ -48,6 +52,7 @@ class DemoConfig:
 def demo(config: DemoConfig) -> None:
     """Trains a small GPT on the documentation of this Python and its packages, and shows what it learned.
 
+    What it writes is then compared with earlier writing and with the real text, through the labeling server.
     Needs no network, no GPU and no data. Stop it with Ctrl-C and run it again: it goes on where it was.
 
     Examples
@@ -56,21 +61,27 @@ def demo(config: DemoConfig) -> None:
     """
     began = time.monotonic()
     with lock_folder(config.out):
-        print("1/3  text → documents → BPE → token shards", flush=True)
+        print("1/4  text → documents → BPE → token shards", flush=True)
         corpus = config.out / "corpus"
         build(BuildConfig(source="pydocs", out=corpus, n_vocab=N_VOCAB, seed=config.seed))
 
-        print("\n2/3  token shards → a GPT", flush=True)
-        left_s = max(60 * config.minutes - (time.monotonic() - began) - RESERVE_S, 20.0)
+        print("\n2/4  token shards → a GPT", flush=True)
+        left_s = max(60 * config.minutes - (time.monotonic() - began) - RESERVE_S - COMPARE_S, 20.0)
         training = plan(config, corpus, left_s)
         pretrain(training)
 
-    print("\n3/3  what it learned")
-    show(training.out, time.monotonic() - began)
+        print("\n3/4  what it writes, compared two by two through the labeling server", flush=True)
+        store = collect(corpus, training.out, config.out, seed=config.seed)
+        steps = checkpoint.all_steps(training.out / "checkpoints")
+        checkpoint.prune(training.out / "checkpoints", 2, spare=checkpoint.step_of(steps[0]))
+
+    print("\n4/4  what it learned")
+    show(training.out, store, time.monotonic() - began)
 
 
 N_VOCAB = 4096  # of so little text, a larger vocabulary learns too few of its words
 RESERVE_S = 20.0  # for starting, the last evaluation and the report
+COMPARE_S = 25.0  # for drawing pairs and having them compared
 
 
 def settings(config: DemoConfig, corpus: Path, train_tokens: int) -> PretrainConfig:
@@ -87,7 +98,8 @@ def settings(config: DemoConfig, corpus: Path, train_tokens: int) -> PretrainCon
         learning_rate=4e-3,
         sample_prompts=("Return the ", "This function ", "The following example ", "If the file does not exist, "),
         heldout_tokens=60_000,
-        checkpoint_every_s=30.0,
+        checkpoint_every_s=max(5.0, 5 * config.minutes),  # about ten, all kept until the first was compared
+        keep_checkpoints=1000,
         seed=config.seed,
     )
 
@@ -138,7 +150,7 @@ def tokens_per_s(training: PretrainConfig, *, seconds: float = 3.0) -> float:
     return made * shape[0] * shape[1] / (time.monotonic() - began)
 
 
-def show(run: Path, took_s: float) -> None:
+def show(run: Path, store: Path, took_s: float) -> None:
     """Before and after, the last samples, and what to type next."""
     held = [row for row in read_rows(run / "metrics.jsonl") if "heldout_loss" in row]
     first, last = held[0], held[-1]
@@ -152,6 +164,7 @@ def show(run: Path, took_s: float) -> None:
             print(f"\n  {row['prompt']}▸{row['text']}".replace("\n", "\n  "))
     print(
         "\nteach an agent    rein tamer play loop-maze (in the browser, by hand, in three minutes)\n"
+        f"compare yourself  rein label serve {store} (the pairs that all labelers share are yours too)\n"
         f"report            {run / 'report.html'} (open it in a browser)\n"
         f'write with it     rein generate {run} --prompt "Returns True if " --top-p 0.9\n'
         f"measure it        rein perplexity {run} README.md\n"

@@ -120,12 +120,17 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def make_server(app: ASGIApp) -> uvicorn.Server:
-    """A server of `app`, quiet, one process: sessions live in its memory. Ctrl-C and SIGTERM end it in good order."""
+def make_server(app: ASGIApp, *, behind_proxy: str | None = None) -> uvicorn.Server:
+    """A server of `app`, quiet, one process: sessions live in its memory. Ctrl-C and SIGTERM end it in good order.
+
+    Who asks, and whether by TLS, is believed of X-Forwarded-For and X-Forwarded-Proto where the proxy of the address
+    `behind_proxy` says so, and of nobody else: uvicorn by itself believes whoever comes from this machine.
+    """
     server = uvicorn.Server(
         uvicorn.Config(
             app, log_level="warning", access_log=False, ws="websockets-sansio", ws_max_size=65_536, ws_ping_interval=20,
-            timeout_graceful_shutdown=2, lifespan="on",
+            timeout_graceful_shutdown=2, lifespan="on", proxy_headers=behind_proxy is not None,
+            forwarded_allow_ips=behind_proxy,
         )
     )  # fmt: skip
     # uvicorn's own raises the signal once more when all is over, which would print a traceback of a normal end.

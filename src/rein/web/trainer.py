@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 import webbrowser
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from rein import __version__
 from rein.agents.lesson import Lesson, LessonConfig
 from rein.agents.lesson_files import open_lesson, resume_lesson
 from rein.agents.plain import plain_lesson
-from rein.agents.simulation import TrainerConfig, make_trainer
+from rein.agents.simulation import TrainerConfig, keeping, make_trainer
 from rein.agents.tasks import make_task
 from rein.config import setting
 from rein.errors import UserError
@@ -36,6 +36,7 @@ class PlayConfig(TrainerConfig):
     )
     out: Path | None = setting(None, "folder for the record and Ĥ (without it: runs/tamer/TASK-DATE)")
     resume: Path | None = setting(None, "go on with the lesson of this folder; its own settings hold")
+    store: str | None = setting(None, "put the lesson into this feedback store too: a file, or postgresql://…")
     plain: bool = setting(True, "show plain RL beside, learning without a teacher")
     host: str = setting("127.0.0.1", "address to listen on", group="server")
     port: int = setting(8421, "port to listen on; 0: any that is free", group="server")
@@ -60,7 +61,9 @@ def play(config: PlayConfig) -> None:
       rein tamer play cart-pole --technique action-biasing
       rein tamer play Acrobot-v1 --h-model knn
       rein tamer play mountain-car --trainer rule
+      rein tamer play mountain-car --store labels.db
     """
+    keep = keeping(config.store)
     if config.resume is not None:
         out = config.resume
         _refuse_other_settings(config)
@@ -75,7 +78,7 @@ def play(config: PlayConfig) -> None:
     plain = plain_beside(config if config.resume is None else lesson.config) if config.plain else None
     sock = bind(config.host, config.port)
     if config.resume is None:
-        lesson, log = open_lesson(config, task, out)
+        lesson, log = open_lesson(replace(config, store=None), task, out)
     classroom = Classroom(lesson, log, out, config, trainer, plain, began_s=began_s)
     sock.listen(128)
     host, port = config.host, sock.getsockname()[1]
@@ -97,6 +100,7 @@ def play(config: PlayConfig) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[sock])
     classroom.close()
+    keep(out / "record.jsonl")
 
 
 def _refuse_other_settings(config: PlayConfig) -> None:

@@ -1,0 +1,170 @@
+"""A project's feedback into a file, a stream or a folder, in the memory of one page.
+
+Flow     `open_export` → rows of a format → bytes, piece by piece → a file that is there whole or not at all; standard
+         output; a download
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from sqlalchemy import Connection
+
+from rein.errors import UserError, suggestion, writing
+from rein.feedback.exchange.folder import write_folder
+from rein.feedback.exchange.pairs import PairOptions, Ties
+from rein.feedback.exchange.rows import compact
+from rein.feedback.exchange.standing import Chosen, Names, item_rows
+from rein.feedback.exchange.table import FORMATS, Format, Style, named_format
+from rein.feedback.exchange.writing import WORK, Export
+from rein.feedback.items import load_project
+from rein.feedback.lessons import write_lesson
+from rein.feedback.refused import Refused
+
+Json = Any
+TIES = ("drop", "half", "both")
+_KEY_PREFIX = "lesson-"
+
+
+def open_export(
+    conn: Connection, project: str | int, *, secret: bytes, names: bool = False, ties: Ties = "drop",
+    split: str | None = None, roles: Sequence[str] = WORK, batches: Sequence[str] = (), question: str = "",
+    implicit: bool = False, conversational: bool | None = None, margin: bool = False,
+) -> Export:  # fmt: skip
+    """What goes out of a project, and how.
+
+    secret           of the store, which pseudonyms are made with
+    names            people by the names that they log in with
+    ties             drop, half or both: what becomes of two that neither is better of (pairs.PairOptions)
+    split            this one alone; None: all
+    roles            of items; practice is left out
+    question         this one alone; "": all that fit, and of a ranking and ratings in one judgement the ranking
+
+    Raises   UserError for an unknown project, question or ties policy.
+    """
+    try:
+        number, settings = load_project(conn, project)
+    except Refused as refused:
+        raise UserError(refused.text, "Name another --project.") from None
+    if ties not in TIES:
+        raise UserError(f"--ties is {ties!r}.", suggestion(str(ties), TIES))
+    asked = [one.name for one in settings.questions]
+    if question and question not in asked:
+        raise UserError(f"The project {settings.name} has no question {question!r}.", suggestion(question, asked))
+    return Export(
+        conn, number, settings, Names(conn, secret, names), Chosen((split,) if split else (), roles, batches),
+        PairOptions(ties, implicit, conversational, margin), question,
+    )  # fmt: skip
+
+
+def pieces(export: Export, format: str) -> Iterator[bytes]:
+    """A format's file, row by row.
+
+    Raises   UserError for a format that cannot be written as one file.
+    """
+    how = named_format(format)
+    if how.writes is None:
+        one_file = [one.name for one in FORMATS.values() if one.writes]
+        raise UserError(
+            f"The format {how.name} is {'a folder of files' if how.style == 'folder' else 'read, not written'}.",
+            f"One file is: {', '.join(one_file)}." if how.style != "folder" else "Name a folder with --out.",
+        )
+    return _encoded(how.writes(export), how.style)
+
+
+def _encoded(rows: Iterator[Json], style: Style) -> Iterator[bytes]:
+    if style != "list":
+        for row in rows:
+            yield (json.dumps(row) if style == "ascii" else compact(row)).encode() + b"\n"
+        return
+    between = "[\n"
+    for row in rows:
+        # As json.dumps(…, indent=4) has the elements of a list.
+        yield (between + "\n".join("    " + line for line in json.dumps(row, indent=4).split("\n"))).encode()
+        between = ",\n"
+    yield b"[]" if between == "[\n" else b"\n]"
+
+
+def export(conn: Connection, project: str | int, format: str, out: IO[bytes], *, secret: bytes, **options: Any) -> int:
+    """Writes a project's feedback to a stream; returns the number of bytes. `options` are those of `open_export`."""
+    n = 0
+    for piece in pieces(open_export(conn, project, secret=secret, **options), format):
+        out.write(piece)
+        n += len(piece)
+    return n
+
+
+def export_file(export: Export, format: str, out: Path) -> dict[str, int]:
+    """Writes a format's file, or its folder, so that a kill at any moment leaves none or the whole.
+
+    Returns the number of rows, by what they are.
+
+    Raises   UserError where it cannot be written, and for a folder that is not empty.
+    """
+    how = named_format(format)
+    if how.style == "folder":
+        return _whole_folder(out, export, how)
+    rows = 0
+    with _whole_file(out) as file:
+        for piece in pieces(export, format):
+            file.write(piece)
+            rows += 1
+    return {"rows": rows - (how.style == "list")}
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes its name when it is whole; packed where the name says so, always the same way."""
+    part = path.with_name(path.name + ".part")
+    with writing(path):
+        try:
+            with part.open("wb") as raw:
+                if path.suffix == ".gz":
+                    with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+                        yield cast(IO[bytes], packed)
+                else:
+                    yield raw
+                raw.flush()
+                os.fsync(raw.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _whole_folder(path: Path, export: Export, how: Format) -> dict[str, int]:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is there already.", "Choose another --out, or remove it.")
+    part = path.with_name(path.name + ".part")
+    with writing(path):
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir(parents=True)
+            rows = write_folder(part, export) if how.name == "hf" else _lessons(part, export)
+            if path.exists():
+                path.rmdir()
+            os.replace(part, path)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+    return rows
+
+
+def _lessons(folder: Path, export: Export) -> dict[str, int]:
+    """The record of each lesson, in a file of its own."""
+    n = 0
+    for row in item_rows(export.conn, export.project):
+        if row["key"].startswith(_KEY_PREFIX):
+            n += 1
+            with (folder / f"{n:05}.jsonl").open("wb") as file:
+                write_lesson(export.conn, row["id"], file)
+    if n == 0:
+        raise UserError(f"The project {export.settings.name} has no lessons.", "Name another --project.")
+    return {"lessons": n}
