@@ -178,16 +178,16 @@ async def load(address, keys, args):
     """Has the labelers work for the time that was asked for."""
     took, acknowledged = defaultdict(list), []
     names = [f"simulated-{number}" for number in range(1, len(keys) + 1)]
+    clients = [AsyncClient(address, key=key) for key in keys]  # here: making one takes long, in this process
     thought, end, late_ms = random.Random(1), time.monotonic() + args.seconds, []
 
-    async def one(labeler, key):
-        async with AsyncClient(address, key=key) as client:
-            await asyncio.sleep(thought.uniform(0, args.think[1]))  # people do not begin at one moment
-            return await at_work(
-                Timed(client, took), labeler, "load", enough=lambda tally: time.monotonic() > end,
-                pause=lambda: thought.uniform(*args.think),
-                on_answer=lambda card, said: acknowledged.append(card["assignment"]),
-            )  # fmt: skip
+    async def one(labeler, client):
+        await asyncio.sleep(thought.uniform(0, args.think[1]))  # people do not begin at one moment
+        return await at_work(
+            Timed(client, took), labeler, "load", enough=lambda tally: time.monotonic() > end,
+            pause=lambda: thought.uniform(*args.think),
+            on_answer=lambda card, said: acknowledged.append(card["assignment"]),
+        )  # fmt: skip
 
     async def watch():
         while True:
@@ -197,8 +197,10 @@ async def load(address, keys, args):
 
     watching = asyncio.create_task(watch())
     began = time.monotonic()
-    tallies = await asyncio.gather(*map(one, crew(names, by_length, Habits(), spread=0.2), keys))
+    tallies = await asyncio.gather(*map(one, crew(names, by_length, Habits(), spread=0.2), clients))
     watching.cancel()
+    for client in clients:
+        await client.close()
     return took, acknowledged, tallies, late_ms, time.monotonic() - began
 
 

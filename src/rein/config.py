@@ -149,7 +149,7 @@ def from_flags(cls: type[T], argv: Sequence[str], *, prog: str, description: str
             raise UserError(f"{prog} has no flag {flag}.", suggestion(flag, [*known, "--config"]))
         raise UserError(f"{prog} does not know what to do with {word!r}.", f"See `{prog} --help`.")
     file = flags.pop("config", None)
-    values = _read_json(Path(file)) if file is not None else {}
+    values = settings_in(Path(file)) if file is not None else {}
     source = str(file) if file is not None else ""
     values = _checked(cls, values, source)
     for name, raw in flags.items():
@@ -193,7 +193,7 @@ def from_json(cls: type[T], path: Path) -> T:
 
     Raises   UserError when the file is missing, not a JSON object, or has an unknown or ill-typed key.
     """
-    return _build(cls, _checked(cls, _read_json(path), str(path)), str(path))
+    return _build(cls, _checked(cls, settings_in(path), str(path)), str(path))
 
 
 def from_dict(cls: type[T], values: dict[str, Any], source: str) -> T:
@@ -214,19 +214,21 @@ def to_json(config: Any) -> str:
     return json.dumps(to_dict(config), indent=2) + "\n"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def settings_in(path: Path, flag: str = "--config") -> dict[str, Any]:
+    """The settings in a JSON file that `flag` named.
+
+    Raises   UserError when there is none, it cannot be read, or it is not one JSON object.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"The config file {path} does not exist.", "Check the path given to --config.") from None
-    except ValueError as error:
-        raise UserError(f"The config file {path} is not valid JSON: {error}.", "Correct the file.") from None
+        raise UserError(f"{path} does not exist.", f"Check the path given to {flag}.") from None
     except OSError as error:
-        raise UserError(f"The config file {path} cannot be read: {error.strerror}.", "Check the path.") from None
+        raise UserError(f"{path} cannot be read: {error.strerror}.", f"Check the path given to {flag}.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}.", "Correct the file.") from None
     if not isinstance(values, dict):
-        raise UserError(
-            f"The config file {path} holds a {type(values).__name__}.", "It must hold one JSON object of settings."
-        )
+        raise UserError(f"{path} holds a {type(values).__name__}.", "It must hold one JSON object of settings.")
     return values
 
 

@@ -134,7 +134,7 @@ def log_in(page, name: str) -> None:
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
-    page.wait_for_url(re.compile(r"/label$"))
+    page.wait_for_url(re.compile(r"/label(/research)?$"))
 
 
 def feedback(store: Path, project: str, person: str) -> list[dict]:

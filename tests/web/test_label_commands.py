@@ -76,7 +76,7 @@ def test_settings_that_are_none_are_said_so(path, tmp_path, text, says):
 
 
 def test_a_settings_file_that_is_not_there_or_a_folder(path, tmp_path):
-    with pytest.raises(UserError, match="There is no file"):
+    with pytest.raises(UserError, match="does not exist"):
         new(NewConfig("a", store=path, settings=tmp_path / "none.json"))
     with pytest.raises(UserError, match="cannot be read"):
         new(NewConfig("a", store=path, settings=tmp_path))

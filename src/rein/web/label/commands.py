@@ -5,14 +5,13 @@ Flow     flags → the store's one writer → a line that says what was done, an
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import Connection
 
-from rein.config import setting
+from rein.config import setting, settings_in
 from rein.errors import UserError, suggestion
 from rein.feedback import items, people
 from rein.feedback.project import PRESETS, project_of
@@ -50,7 +49,7 @@ def new(config: NewConfig) -> None:
     """
     if config.preset not in PRESETS:
         raise UserError(f"There is no preset {config.preset!r}.", suggestion(config.preset, PRESETS))
-    changed = _settings(config.settings) if config.settings else {}
+    changed = settings_in(config.settings, "--settings") if config.settings else {}
     title = {"title": config.title} if config.title else {}
     project = project_of({**PRESETS[config.preset].to_json(), **changed, **title, "name": config.name})
 
@@ -69,20 +68,6 @@ def new(config: NewConfig) -> None:
         print(f"store             {store.address}")
         print(f"items             rein label import FILE --store {config.store} --project {project.name}")
         print(f"serve             rein label serve {config.store}")
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}.", "Check the path given to --settings.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path given to --settings.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}.", "Correct the file.") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds a {type(found).__name__}.", "It must hold one JSON object of settings.")
-    return found
 
 
 @dataclass(frozen=True)

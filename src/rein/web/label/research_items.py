@@ -159,7 +159,7 @@ def _assignments(conn: Connection, id: int) -> list[Json]:
     return [
         {
             "id": row["id"], "person": row["name"], "turn": row["turn"], "state": row["state"], "order": row["order"],
-            "seed": row["seed"], "instructions": row["version"] or 0, "notes": row["notes"],
+            "seed": str(row["seed"]), "instructions": row["version"] or 0, "notes": row["notes"],
             "revealed_ms": row["revealed_ms"], "revision": row["revision"], "claimed_ms": row["claimed_ms"],
             "lease_ms": row["lease_ms"],
         }

@@ -9,3 +9,17 @@ export const element = (tag, name, text) => {
   if (text !== undefined) made.textContent = text;
   return made;
 };
+
+/* For screen readers: at most one sentence every 1.5 s, and of several waiting only the newest two. */
+const waiting = [];
+let speaking = null;
+const next = () => {
+  const text = waiting.shift();
+  speaking = text === undefined ? null : setTimeout(next, 1500);
+  if (text !== undefined) $("say").textContent = text;
+};
+export const say = (text) => {
+  waiting.push(text);
+  waiting.splice(0, waiting.length - 2);
+  if (speaking === null) next();
+};

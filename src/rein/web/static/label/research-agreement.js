@@ -81,7 +81,7 @@ const costPart = (question, cost) => {
   const shown = cells(`${question.name}-cost`);
   const words = Object.fromEntries(GROUPS);
   const rows = own.map((one) => [words[one.groups], `± ${(100 * one.half_width).toFixed(0)}%`, shown.of("More pairs", one.pairs, "whole"), shown.of("Hours of people", one.hours, "hours")]);
-  return part("What a narrower interval takes", table(`Cost of narrower intervals of ${question.name}`, [{ name: "Agreement of", head: true }, { name: "95% interval", n: true }, { name: "More pairs", n: true }, { name: "Hours of people", n: true }], rows), shown.notes());
+  return part("What a narrower interval takes", table(`Cost of narrower intervals of ${question.name}`, [{ name: "Agreement of", head: true }, { name: "95% interval", n: true }, { name: "More pairs", n: true }, { name: "Hours of people", n: true }], rows, "dense"), shown.notes());
 };
 
 const questionPart = (question, report) => {

@@ -104,7 +104,7 @@ export const confidencePart = (question) => {
       y: shares(known), series, rules: [{ y: own.aim, says: asPercent(own.aim) }],
     }));
   }
-  nodes.push(table(`Agreement by confidence, ${question.name}`, columns, rows), shown.notes());
+  nodes.push(table(`Agreement by confidence, ${question.name}`, columns, rows, "dense"), shown.notes());
   return part("Confidence", ...nodes);
 };
 
@@ -125,7 +125,7 @@ export const driftPart = (question) => {
       y: shares(points), series: [{ tone: "c0", line: true, points }], rules: [{ y: 0.5, says: "even" }],
     }));
     const rows = one.weeks.map(({ week, preferred }) => [week, shown.of("Preferred", preferred)]);
-    box.append(table(`${first} over ${second} by week`, [{ name: "Week", head: true }, { name: `${first} preferred`, n: true }], rows), shown.notes());
+    box.append(table(`${first} over ${second} by week`, [{ name: "Week", head: true }, { name: `${first} preferred`, n: true }], rows, "dense"), shown.notes());
     return box;
   });
   return part("Weeks, on the fixed pairs", ...nodes);

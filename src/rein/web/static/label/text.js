@@ -78,17 +78,3 @@ export const button = (text, key, press, name = "") => {
   made.addEventListener("click", press);
   return made;
 };
-
-/* For screen readers, at most one sentence every 1.5 s; of several waiting ones only the newest two. */
-const waiting = [];
-let speaking = null;
-const next = () => {
-  const text = waiting.shift();
-  speaking = text === undefined ? null : setTimeout(next, 1500);
-  if (text !== undefined) $("say").textContent = text;
-};
-export const say = (text) => {
-  waiting.push(text);
-  waiting.splice(0, waiting.length - 2);
-  if (speaking === null) next();
-};

@@ -3,7 +3,8 @@
    explanation of a practice item, and an undo, which are the server's to give. */
 
 import { ask, askAsPerson, Refused, whoIsHere } from "./api.js";
-import { $, button, element, many, put, said, say, when } from "./text.js";
+import { say } from "../elements.js";
+import { $, button, element, many, put, said, when } from "./text.js";
 import { makeClock } from "./clock.js";
 import { askWords, REASONS, showKeys } from "./dialogs.js";
 import { makeDrafts } from "./drafts.js";

@@ -8,7 +8,8 @@ import { keys } from "./keys.js";
 import { maps } from "./maps.js";
 import { ribbon } from "./ribbon.js";
 import { stage } from "./stage.js";
-import { $, element, number, onTheme, say, signsOf, touch } from "./words.js";
+import { say } from "../elements.js";
+import { $, element, number, onTheme, signsOf, touch } from "./words.js";
 
 let session = null; // the newest welcome, kept current by status messages
 let role = "watcher";
