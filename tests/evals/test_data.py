@@ -167,7 +167,7 @@ def test_a_line_that_is_no_json_spoils_no_other(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.json", b"["), ("a.jsonl.gz", b"not packed"), ("a.parquet", b"PAR1"), ("a.csv", b'a\n"\0\n')],
+    [("a.json", b"["), ("a.jsonl.gz", b"not packed"), ("a.parquet", b"PAR1"), ("a.csv", b"a\rb\n")],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content):
     with pytest.raises(UserError, match=rf"{name} (is not JSON|cannot be read)"):

@@ -352,6 +352,7 @@ def environment(tmp_path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
 
 
+@pytest.mark.slow  # test_text_pipeline.py has the same of a small recipe
 def test_killed_in_every_stage_and_resumed_it_gives_the_same_bytes(tmp_path, job, environment):
     quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([*job, "--out", tmp_path / "whole"], check=True, **quiet)
@@ -414,6 +415,7 @@ def test_a_full_disk_is_said_and_damages_nothing(tmp_path, byte_tokenizer, envir
     assert kept == {path.stat().st_ino for path in out.glob("documents/*.parquet")}  # made before, and not again
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_text(tmp_path, environment):
     """73 MB of text need at most 60 MB more than 22 MB do: hashes against duplicates, and what allocators keep."""
 
