@@ -1,4 +1,4 @@
-"""How long the page of agreement takes with a million answers: first reading, warm, and after one new answer.
+"""How long the page of agreement takes with a million answers: first reading, warm, and after a new answer.
 
     python benchmarks/label_agreement.py [--answers 1000000] [--people 60]
 
@@ -23,13 +23,16 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
+from sqlalchemy import select
+
 from rein.feedback.agreement import report
 from rein.feedback.answers import Record, record
-from rein.feedback.items import create_project
+from rein.feedback.items import NewItem, add_items, create_project
 from rein.feedback.judgements import Held
 from rein.feedback.people import add_person
 from rein.feedback.project import Project, Question
 from rein.feedback.store import Store
+from rein.feedback.tables import item
 
 START_MS = 1_780_000_000_000
 ROWS = 20_000  # of one statement
@@ -114,12 +117,25 @@ def measure(store: Store, project: str, repeats: int) -> dict[str, tuple[float, 
         return (time.perf_counter() - start) * 1000, (time.process_time() - busy) * 1000
 
     found = {"first": timed(), "warm": _median([timed() for _ in range(repeats)])}
-    after = []
-    for n in range(repeats):
-        row = Record(n + 5, 3, "choice", "comparison", {"choice": 1, "points": 7}, f"new{time.time_ns()}")
-        store.write(lambda conn, row=row: record(conn, START_MS, 1, [row]))
-        after.append(timed())
-    return found | {"after one new answer": _median(after)}
+
+    def answered(item: int, person: int) -> tuple[float, float]:
+        row = Record(item, person, "choice", "comparison", {"choice": 1, "points": 7}, f"new{time.time_ns()}")
+        store.write(lambda conn: record(conn, START_MS, 1, [row]))
+        return timed()
+
+    def new_item() -> int:
+        key, texts = f"new{time.time_ns()}", [{"text": TEXT[:40]}, {"text": TEXT[:50]}]
+        store.write(lambda conn: add_items(conn, START_MS, 1, [NewItem(key, {"post": TEXT}, texts)]))
+        with store.reading() as conn:
+            return conn.execute(select(item.c.id).where(item.c.key == key)).scalar_one()
+
+    def new_person() -> int:
+        return store.write(lambda conn: add_person(conn, START_MS, f"new{time.time_ns()}", "labeler"))
+
+    found["after one new answer"] = _median([answered(n + 5, 3) for n in range(repeats)])
+    found["of an item without any"] = _median([answered(new_item(), 3) for _ in range(repeats)])
+    found["of somebody new"] = _median([answered(n + 5, new_person()) for n in range(repeats)])
+    return found
 
 
 def _median(pairs: list[tuple[float, float]]) -> tuple[float, float]:

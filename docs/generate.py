@@ -114,12 +114,17 @@ def settings(config_class: type[Any]) -> list[Setting]:
             name=field.name,
             flag=field.name if field.metadata["positional"] else flag_of(field.name),
             type=type_name(hints[field.name]),
-            default=None if field.default is dataclasses.MISSING else plain(field.default),
-            required=field.default is dataclasses.MISSING,
+            default=None if default_of(field) is dataclasses.MISSING else plain(default_of(field)),
+            required=default_of(field) is dataclasses.MISSING,
             **{key: field.metadata[key] for key in ("unit", "paper", "help", "group")},
         )
         for field in dataclasses.fields(config_class)
     ]
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A field's default, or what makes one; MISSING where it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def type_name(hint: Any) -> str:
@@ -253,9 +258,9 @@ def label_api_page() -> str:
             groups["What a researcher may do" if path.startswith("/research") else "What a labeler may do"].append(row)
     parts = [
         "# The labeling server's HTTP API", NOTE,
-        "Below `/label/api`; JSON in and out. A program sends `Authorization: Bearer KEY`, with a key from the account "
-        "page; a browser has a session. Errors are `{\"error\": {\"code\", \"text\"}}`; 429 says when to come again. "
-        "`/label/api/openapi.json` has every field with its type and limits.",
+        "Below `/label/api`; JSON in and out. A program sends `Authorization: Bearer KEY`, with a key that a "
+        "researcher makes on the page People; a browser has a session. Errors are `{\"error\": {\"code\", "
+        "\"text\"}}`; 429 says when to come again. `/label/api/openapi.json` has every field with its type and limits.",
     ]  # fmt: skip
     for title, rows in groups.items():
         parts += [f"## {title}", table(("Route", "Takes", "What it does"), rows)]

@@ -228,8 +228,8 @@ def test_values_may_begin_with_a_dash():
         ("a --n-layer ''", ["--n-layer is ''"]),
         ("a --n-layer none", ["--n-layer is 'none'"]),
         ("a --n-layer 1 --learning-rate high", ["--learning-rate is 'high', but a number is expected", "6e-4"]),
-        ("a --n-layer 1 --learning-rate nan", ["--learning-rate is nan"]),
-        ("a --n-layer 1 --learning-rate inf", ["--learning-rate is inf"]),
+        ("a --n-layer 1 --learning-rate nan", ["--learning-rate is 'nan'", "a number is expected"]),
+        ("a --n-layer 1 --learning-rate inf", ["--learning-rate is 'inf'", "a number is expected"]),
         ("a --n-layer 1 --norm poste", ["--norm is 'poste'", "Did you mean post"]),
         ("a --n-layer 1 --bits 8", ["--bits is '8'", "16, 32"]),
         ("a --n-layer 1 --sizes 1 x", ["--sizes is 'x'"]),
@@ -330,4 +330,4 @@ def test_help_says_all_there_is_about_a_setting(capsys):
 
 def test_numbers_that_no_file_can_hold_do_not_come_through_flags():
     assert math.isfinite(parse("a --n-layer 1 --clip 1e308").clip)
-    assert "--clip is inf" in error("a --n-layer 1 --clip 1e309")
+    assert "--clip is '1e309'" in error("a --n-layer 1 --clip 1e309")

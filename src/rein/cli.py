@@ -88,6 +88,9 @@ COMMANDS = (
     ),
     Command("label formats", "rein.feedback.transfer:formats_command", "the files that are read and written"),
     Command("label backup", "rein.web.label.commands:backup", "copy a store while it is in use, and check the copy"),
+    Command(
+        "label check", "rein.feedback.check:check_command", "whether a store is whole, and its answers those given"
+    ),
     Command("report", "rein.text.report:report", "write the report.html of a run or a corpus anew"),
 )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import shlex
 import sys
 import types
@@ -177,6 +178,8 @@ def _from_text(raw: Any, hint: Any, where: str) -> Any:
     if kind is float:
         try:
             number = float(raw)
+            if not math.isfinite(number):
+                raise ValueError(raw)
         except ValueError:
             raise UserError(f"{where} is {raw!r}, but a number is expected.", "Write 0.0006 or 6e-4.") from None
         return _coerce(number, hint, where)

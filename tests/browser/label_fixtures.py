@@ -19,7 +19,7 @@ from rein.feedback.passwords import hashed
 from rein.feedback.project import Question
 from rein.feedback.store import Store
 
-PEOPLE = [f"ann-{n:02}" for n in range(40)]  # one for each test
+PEOPLE = [f"ann-{n:02}" for n in range(60)]  # one for each test
 
 
 def seed(path: Path) -> Path:
@@ -38,6 +38,7 @@ def seed(path: Path) -> Path:
         strict = {"staged": False, "onboarding": 1, "pass_agreement": 1.0}
         rubric = {"1": "misses the point", "4": "says half of it", "7": "says all of it"}
         axes = (Question("axes", "likert", "How good is each summary?", points=7, rubric=rubric),)
+        unruled = (Question("rating", "rating", points=5),)
         texts = [{"text": HOSTILE, "policy": "a"}, {"text": "Harmless.", "policy": "b"}]
         hostile = NewItem("hostile", {"post": HOSTILE, "<b>name</b>": HOSTILE}, texts)
         staged = {"onboarding": 2, "pass_agreement": 0.0}
@@ -52,9 +53,13 @@ def seed(path: Path) -> Path:
             ("best-of", "best", "Best of four", items(4, 3), {}),
             ("demonstration", "write", "Write a summary", items(0, 3), {}),
             ("edit", "edit", "Edit a summary", items(1, 3), {}),
+            ("rating", "unruled", "Rating by one's own lights", items(2, 3), {"questions": unruled}),
+            ("comparison", "empty", "Nothing in it", [], {}),
+            ("comparison", "private", "For others", items(2, 3), {}),
             ("comparison", "hostile", HOSTILE[:40], [hostile], {"staged": False}),
         ):
-            number = add_project(store, calm(preset, name=name, title=title, **settings), new, labelers)
+            members = [] if name == "private" else labelers
+            number = add_project(store, calm(preset, name=name, title=title, **settings), new, members)
             if name in ("plain", "guided"):
                 store.write(functools.partial(say, number, rea, message=name == "plain"))
     return path

@@ -64,6 +64,49 @@ def test_answers_outlive_the_page_itself(come, desk, who):
     assert shown_points(row) == 3
 
 
+ABORT = """() => {
+  const put = IDBObjectStore.prototype.put;
+  IDBObjectStore.prototype.put = function (...row) {
+    const request = put.apply(this, row);
+    request.addEventListener('success', () => this.transaction.abort()); // as where the disk is full after all
+    return request;
+  };
+}"""
+
+
+def test_an_answer_that_the_browser_took_back_waits_in_the_page_which_says_so(come, desk, who):
+    page = come("/label/work/plain")
+    before = item(page)
+    page.evaluate(ABORT)
+    page.context.set_offline(True)
+    page.keyboard.press("3")
+    page.keyboard.press("Enter")
+    item(page, other_than=before)
+    page.locator("#line", has_text="1 waiting").wait_for()
+    page.locator("#line", has_text="Do not close this page: this browser could not keep what you said").wait_for()
+    assert feedback(desk.store, "plain", who) == []
+    page.context.set_offline(False)
+    page.evaluate("() => dispatchEvent(new Event('online'))")
+    (row,) = rows_of(desk, who, "plain", 1)
+    assert shown_points(row) == 3
+    sent(page)
+    page.locator("#line").wait_for(state="hidden")
+
+
+def test_an_answer_that_the_browser_does_not_let_go_of_is_sent_once(come, desk, who):
+    page = come("/label/work/plain")
+    item(page)
+    page.evaluate(ABORT.replace(".put", ".delete"))
+    page.keyboard.press("3")
+    page.keyboard.press("Enter")
+    rows_of(desk, who, "plain", 1)
+    sent(page)
+    page.evaluate("() => dispatchEvent(new Event('online'))")
+    page.wait_for_timeout(500)
+    assert page.locator("#refused").is_hidden()
+    assert len([url for url in page.requests if url.endswith("/api/submit")]) == 1
+
+
 def test_leaving_with_answers_that_wait_is_warned_of(come, desk, who):
     page = come("/label/work/plain")
     item(page)

@@ -92,7 +92,8 @@ def test_insertion_finds_every_order_with_few_questions(look, desk):
             let n = 0;
             for (let pair = found.asked(); pair; pair = found.asked(), n++) {
               const [a, b] = pair.map((x) => wanted[x]);
-              found.answer(a < b ? 'better' : a > b ? 'worse' : 'equal');
+              if (pair[0] > pair[1]) return ['not as the cards stand', pair];
+              found.answer(a < b ? 'first' : a > b ? 'second' : 'equal');
             }
             if (String(found.ranks()) !== String(wanted)) return [k, wanted, found.ranks()];
             most[k] = Math.max(most[k] ?? 0, n);

@@ -212,6 +212,7 @@ def test_what_cannot_be_told_says_why(visit, office):
     page.locator("#report section").first.wait_for()
     report = asked(page, "/research/projects/replies/agreement")
     text = page.locator("#report").inner_text()
+    assert "In the papers" not in text  # their figures are of comparisons
     whys = {question["gold"]["accuracy"]["why"] for question in report["questions"]}
     whys |= {question["repeats"]["same"]["why"] for question in report["questions"]}
     assert len(whys) >= 1
@@ -237,7 +238,11 @@ def test_the_agreement_page_follows_the_work_and_keeps_what_is_open(visit, offic
     upload(page, "live", lines)
     page.goto(f"{office.url}{HOME}/live/agreement")
     page.locator("#report section").wait_for()
-    assert "No two people have answered the same item yet." in page.locator("#report").inner_text()
+    words = page.locator("#report").inner_text()
+    assert "No two people have answered the same item yet." in words
+    assert "In the papers: labelers with researchers 77 ± 2%" in words
+    assert "Nothing to compare yet: agreement, beyond chance, each person, speed and quality, confidence" in words
+    assert page.locator("#report").locator("table, .tiles, h3").count() == 0
     tile = page.locator(".tiles > div", has_text="prefer neither")
     for count in (1, 2):
         assert page.evaluate(ANSWER, f"a-key-of-sixteen-or-more-{count}")["late"] is False
@@ -313,7 +318,8 @@ def test_a_labeler_is_shown_nothing_of_researchers(visit, office):
     for path in (HOME, f"{TLDR}/agreement", f"{TLDR}/items/1", f"{HOME}/people"):
         page = visit(path, name="ann")
         page.get_by_text("This page is for researchers.").wait_for()
-        assert page.locator("main").inner_text() == "This page is for researchers."
+        assert page.locator("main").inner_text().split("\n")[0] == "This page is for researchers."
+        assert page.locator("nav").count() == 0
 
 
 def test_a_project_that_is_not_there_is_said_to_be_missing(visit):

@@ -294,6 +294,24 @@ def test_a_query_is_made_of_the_fields(prompts):
     assert first.reference == "It is 0."
 
 
+def test_fields_that_nobody_knows_are_kept_and_not_shown(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"post": "x", "generator": "gpt", "n": 3}\n', encoding="utf-8")
+    (prompt,) = read_prompts(tmp_path / "p.jsonl")
+    assert (prompt.context, prompt.unseen, prompt.query) == ({"post": "x"}, {"generator": "gpt", "n": 3}, "x")
+    plan = Plan("key", prompt, ("ref", "lead-3"))
+    config = DrawConfig(project="p", prompts="x", references=True, baseline=("lead-3",))
+    item, _ = item_of(config, plan, ["a", "b"])
+    assert item.context == {"post": "x"}
+    assert item.extra["row"] == {"generator": "gpt", "n": 3}
+    (prompt,) = read_prompts(tmp_path / "p.jsonl", "{generator}: {post}", ("generator",))
+    assert (prompt.context, prompt.query) == ({"generator": "gpt"}, "gpt: x")  # a model may read what people do not
+    (prompt,) = read_prompts(tmp_path / "p.jsonl", fields=None)
+    assert prompt.context == {"post": "x", "generator": "gpt", "n": 3}
+    (tmp_path / "p.jsonl").write_text('{"generator": "gpt"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="line 1, has no field that labelers are shown, but 'generator'"):
+        list(read_prompts(tmp_path / "p.jsonl"))
+
+
 def test_a_field_that_holds_braces_stays_as_it_is(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"title": "{post}", "post": "x"}\n', encoding="utf-8")
     assert next(read_prompts(tmp_path / "p.jsonl", "{title}|{post}")).query == "{post}|x"

@@ -71,6 +71,46 @@ def test_bad_lines_are_listed_by_file_and_line(labels, tmp_path, capsys):
     assert "and 10 more lines" in said
 
 
+def test_a_file_of_which_no_line_can_be_taken_is_an_error_whose_first_line_says_why(labels, tmp_path, capsys):
+    path = write_lines(tmp_path / "some.jsonl", [{"info": "x"}] * 30)
+    with pytest.raises(UserError) as error:
+        run_import(labels, path, "--format", "openai-comparisons", "--create")
+    assert str(error.value).split("\n")[0] == (
+        f"Nothing of {path} can be read. Line 1: info is a text, but an object is expected."
+    )
+    assert "left out          30 lines of 30:" in capsys.readouterr().out
+
+
+def test_what_came_in_though_nothing_can_be_told_of_it_is_said(labels, tmp_path, capsys):
+    run_import(labels, write_lines(tmp_path / "some.jsonl", [comparison(texts=("a", "a"))]), "--create")
+    said = capsys.readouterr().out
+    assert "kept              1 item with answers, though its outputs are all the same text" in said
+
+
+def test_an_export_says_on_stderr_what_went_out_and_what_did_not_and_why(labels, tmp_path, capfdbinary):
+    rows = [
+        {"prompt": f"p{n}", "outputs": ["a", "b"], "choice": [0, None][n % 2], "labeler": "l", "batch": f"b{n % 3}"}
+        for n in range(6)
+    ]  # fmt: skip
+    run_import(labels, write_lines(tmp_path / "some.jsonl", rows), "--create", "--preset", "comparison")
+    capfdbinary.readouterr()
+    run_export(labels, "--format", "trl")
+    out, told = capfdbinary.readouterr()
+    assert len(out.splitlines()) == 3
+    assert told.decode().splitlines() == [
+        "answers           3 answers went out, 3 were left out:",
+        "                  3 where neither is better (--ties half or both takes them)",
+    ]
+    run_export(labels, "--format", "trl", "--ties", "half", "--batch", "b0", "--out", str(tmp_path / "out.jsonl"))
+    out, told = capfdbinary.readouterr()
+    assert b"rows              2" in out
+    assert told.decode().splitlines() == [
+        "answers           2 answers went out, 4 were left out:", "                  4 of other batches",
+    ]  # fmt: skip
+    run_export(labels)
+    assert capfdbinary.readouterr().err == b""  # rein has everything, always
+
+
 def test_a_rehearsal_writes_nothing(labels, tmp_path, capsys):
     path = write_lines(tmp_path / "some.jsonl", [comparison()])
     Store.open(labels, create=True).close()

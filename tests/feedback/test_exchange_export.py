@@ -17,6 +17,7 @@ from sqlalchemy import insert, select
 
 from rein.errors import UserError
 from rein.feedback import tables as t
+from rein.feedback.exchange.checking import Given
 from rein.feedback.exchange.exporting import export, export_file, open_export
 from rein.feedback.exchange.table import FORMATS
 from rein.feedback.people import add_person
@@ -154,6 +155,9 @@ def test_one_question_of_several_goes_out_alone(store):
     ("options", "problem"),
     [
         ({"question": "chioce"}, "has no question 'chioce'"),
+        ({"split": "trian"}, r"has no split 'trian'(.|\n)*Did you mean train"),
+        ({"batches": ("batch1", "batch2")}, r"has no batch 'batch2'(.|\n)*Did you mean batch1"),
+        ({"format": "oasst"}, r"oasst is for answers of kind ranking(.|\n)*What fits: rein, openai-comparisons"),
         ({"ties": "keep"}, "--ties is 'keep'"),
         ({"project": "none"}, "There is no project 'none'"),
         ({"format": "cvs"}, "There is no format 'cvs'"),
@@ -162,7 +166,7 @@ def test_one_question_of_several_goes_out_alone(store):
     ],
 )
 def test_what_cannot_go_out_says_why(store, options, problem):
-    desk = Desk(store)
+    desk = Desk(store, items=[new_item("a")])
     rest = {name: value for name, value in options.items() if name not in ("project", "format")}
     with pytest.raises(UserError, match=problem):
         Exchange(store, None, options.get("project", desk.id)).bytes(options.get("format", "trl"), **rest)
@@ -320,9 +324,10 @@ def test_each_page_of_an_export_is_found_and_not_searched_for(dialect, new_store
 
 
 def test_every_format_that_is_written_writes_an_empty_project(store):
-    desk = Desk(store)
     for one in FORMATS.values():
         if one.writes:
+            settings = PRESETS[one.preset or ("rating" if one.name == "trl-unpaired" else "comparison")]
+            desk = Desk(store, dataclasses.replace(PLAIN, questions=settings.questions))
             assert exported(desk).bytes(one.name) in (b"", b"[]") or one.name == "rein"
 
 
@@ -338,8 +343,68 @@ def test_the_presets_go_out_in_every_format_that_has_a_place_for_them(store):
         settings = dataclasses.replace(PLAIN, questions=PRESETS[name].questions)
         desk = Desk(store, settings, people=("ann",), items=[new_item(name)])
         desk.label("ann", answers)
-        rows[name] = {f: len(exported(desk).rows(f)) for f in ("trl", "trl-unpaired", "ranked", "openai-axes")}
-    pairs = {name: found["trl"] for name, found in rows.items()}
-    assert pairs == {"comparison": 1, "axes": 0, "best-of": 1, "rating": 1, "ranking": 1, "demonstration": 0, "edit": 1}
-    assert rows["axes"] == {"trl": 0, "trl-unpaired": 2, "ranked": 1, "openai-axes": 2}
+        kind = settings.questions[0].kind
+        fit = [one.name for one in FORMATS.values() if one.writes and one.style != "list" and kind in one.kinds]
+        rows[name] = {format: len(exported(desk).rows(format)) for format in fit}
+    pairs = {name: found["trl"] for name, found in rows.items() if "trl" in found}
+    assert pairs == {"comparison": 1, "axes": 0, "best-of": 1, "rating": 1, "ranking": 1, "edit": 1}
+    assert rows["axes"] == {"trl": 0, "hh-rlhf": 0, "trl-unpaired": 2, "ranked": 1, "openai-axes": 2}
     assert rows["rating"]["trl-unpaired"] == 2
+    assert rows["demonstration"] == {}
+
+
+@pytest.mark.parametrize("format", [one.name for one in FORMATS.values() if one.writes and one.name != "rein"])
+def test_a_mirrored_repeat_is_no_second_judgement_of_what_goes_out(store, format):
+    settings = PRESETS["instructgpt" if format in ("oasst", "ranked", "trl-unpaired") else "comparison"]
+    answers = LEFT
+    k = 2
+    if settings.name == "instructgpt":
+        answers = {"overall": {"ratings": [7, 1]}, "ranking": {"ranks": [1, 2]}}
+    if format == "openai-axes":
+        settings, k = PRESETS["axes"], 1
+        answers = {"axes": {"axes": [dict.fromkeys(settings.questions[0].axes, 6)]}}
+    plain = {"calibration_share": 0.0, "gold_share": 0.0, "uniform_share": 0.0, "staged": False}
+    settings = dataclasses.replace(settings, **plain, repeat_share=0.99)
+    desk = Desk(store, settings, people=("ann",), items=[new_item(f"p{n}", k=k) for n in range(11)])
+    for _ in range(11):
+        desk.label("ann", answers)
+    before = exported(desk).bytes(format)
+    assert desk.label("ann", answers)[0].assignment["turn"] == 1
+    assert exported(desk).bytes(format) == before
+    turns = [row["said"]["shown"]["turn"] for row in exported(desk).rows("rein") if "said" in row]
+    assert 1 in turns
+
+
+@pytest.mark.parametrize("format", ["rein", "tamer"])
+@pytest.mark.parametrize(
+    ("part", "flag"),
+    [
+        ({"split": "valid1"}, "--split is valid1"),
+        ({"batches": ("b0", "b1")}, "--batch is b0, b1"),
+        ({"roles": ("gold",)}, "--role is gold"),
+        ({"question": "choice"}, "--question is choice"),
+    ],
+)
+def test_what_goes_out_whole_has_no_parts(store, tmp_path, format, part, flag):
+    desk = busy_desk(store)
+    with store.reading() as conn, pytest.raises(UserError, match=f"is the whole project, and {flag}"):
+        export_file(open_export(conn, desk.id, secret=SECRET, **part), format, tmp_path / "out")
+    if format == "rein":
+        with pytest.raises(UserError, match=f"is the whole project, and {flag}"):
+            exported(desk).bytes(format, **part)
+    assert not any(tmp_path.glob("out*"))
+
+
+def test_trees_go_out_of_the_split_that_is_asked_for(store, tmp_path):
+    def tree(name):
+        replies = [
+            {"message_id": f"{name}{n}", "text": f"A{n}", "role": "assistant", "rank": n, "replies": []} for n in (0, 1)
+        ]
+        message = {"message_id": name, "text": f"Q {name}", "role": "prompter", "replies": replies}
+        return {"message_tree_id": name, "prompt": message}
+
+    exchange = Exchange(store, tmp_path, "trees")
+    exchange.put([tree("a")], given=Given(batch="one"))
+    exchange.put([tree("b")], given=Given(batch="two"))
+    assert exchange.rows("oasst") == [tree("a"), tree("b")]
+    assert exchange.rows("oasst", batches=("two",)) == [tree("b")]

@@ -43,8 +43,8 @@ def folder(store, tmp_path):
 def test_each_configuration_and_split_has_a_file_of_its_own(folder):
     out, counts = folder
     assert counts == {
-        "preferences, train": 6, "preferences, valid 1": 3, "ratings, train": 6, "ratings, valid 1": 3,
-        "demonstrations, train": 2, "demonstrations, valid 1": 1,
+        "preferences, train": 6, "preferences, valid_1": 3, "ratings, train": 6, "ratings, valid_1": 3,
+        "demonstrations, train": 2, "demonstrations, valid_1": 1,
     }  # fmt: skip
     names = sorted(path.name for path in (out / "data").iterdir())
     assert names == [
@@ -54,6 +54,25 @@ def test_each_configuration_and_split_has_a_file_of_its_own(folder):
         columns = CONFIGS[path.name.split("-")[0]][1]
         for line in path.read_text().splitlines():
             assert list(json.loads(line)) == list(columns)
+
+
+def test_splits_whose_names_are_alike_have_files_of_their_own(store, tmp_path):
+    splits = ["valid 1", "valid-1", "valid_1", "VALID_1", "valid_1_2", "日", "本"]
+    desk = Desk(store, people=("ann",), items=[new_item(f"p{n}", split=split) for n, split in enumerate(splits)])
+    for _ in splits:
+        desk.label("ann")
+    out = tmp_path / "dataset"
+    with store.reading() as conn:
+        export_file(open_export(conn, desk.id, secret=SECRET), "hf", out)
+    rows = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in (out / "data").iterdir()
+    }
+    assert [len(some) for some in rows.values()] == [1] * len(splits)
+    assert len({name.lower() for name in rows}) == len(splits)
+    assert rows["preferences-valid_1"][0]["group_id"] == "p2"  # what needs no change keeps its name
+    assert rows["preferences-valid_1_2"][0]["group_id"] == "p4"
+    card = (out / "README.md").read_text()
+    assert all(f"path: data/{name}.jsonl" in card for name in rows)
 
 
 def test_the_card_says_what_is_there_and_how_it_was_labelled_and_names_nobody(folder):

@@ -63,6 +63,7 @@ def test_a_group_of_chat_messages_comes_out_as_it_went_in(exchange):
         ({"title": "t", "post": "p", "outputs": ["a", {"text": "b"}]}, {"title": "t", "post": "p"}, ["a", "b"]),
         ({"context": {"post": "p"}, "outputs": ["a", "b"], "n": 3}, {"post": "p"}, ["a", "b"]),
         ({"prompt": "p", "completion": "c"}, {"prompt": "p"}, ["c"]),
+        ({"prompt": "p"}, {"prompt": "p"}, []),
         ({"prompt": "p", "completion": ["c", "d"]}, {"prompt": "p"}, ["c", "d"]),
         ({"instruction": "i", "input": "", "output": "o"}, {"instruction": "i", "input": ""}, ["o"]),
         (
@@ -111,7 +112,6 @@ def test_prompts_become_work_with_their_ids_roles_and_gold(store, tmp_path):
 @pytest.mark.parametrize(
     ("read", "row", "problem"),
     [
-        (read_prompts, {"prompt": "p", "outputs": []}, "outputs is empty"),
         (read_prompts, {"prompt": "p", "outputs": "a"}, "outputs is a text, but a list of outputs is expected"),
         (read_prompts, {"prompt": "p", "outputs": ["a", " \n"]}, "output 2 is empty"),
         (read_prompts, {"prompt": "p", "outputs": [3]}, "output 1 is the number 3"),
@@ -122,7 +122,8 @@ def test_prompts_become_work_with_their_ids_roles_and_gold(store, tmp_path):
         (read_prompts, {"id": [1], "prompt": "p", "outputs": ["a"]}, "the id is a list"),
         (read_prompts, {"batch": 3, "prompt": "p", "outputs": ["a"]}, "batch is the number 3"),
         (read_prompts, {"priority": True, "prompt": "p", "outputs": ["a"]}, "priority is true"),
-        (read_prompts, {"prompt": "p"}, "outputs is missing"),
+        (read_ranked, {"prompt": "p", "ranks": [1, 2]}, "outputs is missing"),
+        (read_ranked, {"prompt": "p", "outputs": [], "ranks": []}, "outputs is empty"),
         (read_ranked, {**GROUP, "labeler": 3}, "labeler is the number 3"),
         (read_ranked, {**GROUP, "order": [0, 0, 1]}, "order is no order of 3 outputs"),
         (read_ranked, {"prompt": "p", "outputs": ["a"]}, "the group has none of ranks"),

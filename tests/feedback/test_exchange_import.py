@@ -90,7 +90,7 @@ def test_two_lines_with_one_id_and_different_texts_are_told_apart(exchange):
 
 @pytest.mark.parametrize(("k", "preset"), [(10, "ranking"), (1, "comparison"), (3, "comparison")])
 def test_too_many_or_too_few_outputs_are_bad(exchange, k, preset):
-    rows = [{"prompt": "p", "outputs": ["x"] * n, "id": n} for n in (k, 2)]
+    rows = [{"prompt": "p", "outputs": [f"x{i}" for i in range(n)], "id": n} for n in (k, 2)]
     done = exchange.put(rows, preset=preset)
     assert (done.added, done.bad_total) == (1, 1)
     assert f"it has {k} candidates, but the question" in done.bad[0].problem
@@ -178,12 +178,104 @@ def test_a_project_of_a_name_that_is_none_is_refused(store, tmp_path):
         Exchange(store, tmp_path, "a/b").put(posts(1))
 
 
-@pytest.mark.parametrize("data", [b"", b"not json\n", b'{"a": 1}\n', b"[3]"])
+@pytest.mark.parametrize("data", [b'{"a": 1}\n', b"[3]"])
 def test_a_file_of_no_known_format_says_which_there_are(tmp_path, data):
     path = tmp_path / "a.jsonl"
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"of no format that is known(.|\n)*openai-comparisons"):
         guess(path)
+
+
+@pytest.mark.parametrize("format", ["", "prompts"])
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("a.jsonl", b"", "is empty"),
+        ("a.jsonl", b"\n \n", "is empty"),
+        ("a.json", b"[]", "is empty"),
+        ("a.jsonl.gz", gzip.compress(b""), "is empty"),
+        ("a.jsonl.gz", b'{"prompt": "p"}\n', "is no whole gzip file: Not a gzipped file"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "p"}\n')[:15], "is no whole gzip file"),
+        ("a.jsonl.zst", b'{"prompt": "p"}\n', "is no whole Zstandard file"),
+    ],
+)
+def test_a_file_without_rows_says_what_it_is(exchange, format, name, data, says):
+    path = exchange.folder / name
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=says):
+        exchange.put(path, format, preset="demonstration")
+    assert exchange.count(item) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ('{"prompt": "é"}\n'.encode("latin-1"), "Line 1: not UTF-8: byte 0xe9 at place 13"),
+        ('{"prompt": "é"}\n'.encode("utf-16"), "Line 1: not UTF-8: byte 0xff at place 1"),
+        (b'{"prompt": "' + b"x" * 8_000_001 + b'"}\n', "Line 1: the line is longer than 8,000,000 bytes"),
+        (b"not json\n", "Line 1: not JSON: Expecting value"),
+        (b'{\n  "prompt": "p"\n}\n', "Line 1: not JSON: Expecting property name"),
+    ],
+)
+def test_a_file_that_nothing_can_be_read_of_says_why_in_its_first_line(tmp_path, data, says):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(data)
+    with pytest.raises(UserError) as error:
+        guess(path)
+    first, *rest = str(error.value).split("\n")
+    assert f"Nothing of {path} can be read. {says}" in first
+    assert len(rest) == 1
+
+
+# ------------------------------------------------------------------------------------ items of which nothing is told
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"prompt": "p", "outputs": ["a", " a\n"]}, "its outputs are all the same text"),
+        ({"prompt": " ", "outputs": ["a", "b"]}, "its prompt is empty"),
+        ({"title": "", "post": "\n", "outputs": ["a", "b"]}, "its prompt is empty"),
+    ],
+)
+@pytest.mark.parametrize("preset", ["comparison", "best-of", "ranking", "instructgpt"])
+def test_an_item_that_tells_nothing_is_left_out_before_anybody_is_asked(exchange, row, why, preset):
+    done = exchange.put([{"prompt": "p", "outputs": ["a", "b"]}, row], "prompts", preset=preset)
+    assert (done.added, [(bad.line, bad.problem) for bad in done.bad]) == (1, [(2, why)])
+
+
+def test_outputs_that_are_the_same_can_be_rated_and_two_of_three_can_be_ranked(exchange):
+    assert exchange.put([{"prompt": "p", "outputs": ["a", "a"]}], preset="rating").bad == ()
+    other = Exchange(exchange.store, exchange.folder, "ranked")
+    assert other.put([{"prompt": "p", "outputs": ["a", "a", "b"]}], preset="ranking").bad == ()
+
+
+def test_an_item_that_tells_nothing_is_kept_where_it_has_an_answer_and_is_counted(exchange):
+    rows = [
+        comparison("p", texts=(" one", " one ")), comparison("p", texts=(" one", " one "), worker="w2"),
+        comparison("", texts=(" 1", " 2")), comparison("q"),
+    ]  # fmt: skip
+    rows[2]["info"]["title"] = ""
+    rows[2]["info"]["subreddit"] = ""
+    done = exchange.put(rows)
+    assert done.bad == ()
+    assert dict(done.idle) == {"its outputs are all the same text": 1, "its prompt is empty": 1}
+    assert exchange.rows("openai-comparisons") == rows
+    copy = exchange.folder / "own.jsonl"
+    copy.write_bytes(exchange.bytes("rein"))
+    other = Exchange(exchange.store, exchange.folder, "copy")
+    done = other.put(copy)
+    assert (done.added, done.bad) == (3, ())
+
+
+def test_prompts_alone_are_work_where_something_is_to_be_written(exchange):
+    rows = [{"prompt": "Say hi."}, {"prompt": "Say bye.", "outputs": []}]
+    done = exchange.put(rows, preset="demonstration")
+    assert (done.format, done.added, done.bad) == ("prompts", 2, ())
+    other = Exchange(exchange.store, exchange.folder, "compared")
+    done = other.put(rows, preset="comparison")
+    assert (done.added, done.bad_total) == (0, 2)
+    assert done.bad[0].problem == "it has 0 candidates, but the question choice (comparison) needs 2"
 
 
 def test_a_bad_first_line_does_not_keep_a_format_from_being_told(tmp_path):

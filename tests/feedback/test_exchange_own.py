@@ -5,6 +5,7 @@ import json
 import pytest
 from desks import PLAIN, Desk, new_item
 from exchanging import Exchange, write_lines
+from sqlalchemy import select
 
 from rein.feedback.exchange.own import read_own
 from rein.feedback.exchange.rows import Unreadable
@@ -107,7 +108,9 @@ def test_the_second_of_two_judgements_of_one_person_is_revised_and_not_the_first
     second = {**SAID, "key": "2", "shown": {"turn": 1}}
     changed = {**second, "act": "revise", "value": {"choice": 1, "points": 8}, "key": "3", "of": ["2", "say"]}
     exchange.put([HEAD, {"item": ITEM}, {"said": SAID}, {"said": second}, {"said": changed}])
-    assert [row["choice"] for row in exchange.rows("openai-comparisons")] == [0, 1]
+    with store.reading() as conn:
+        stands = conn.execute(select(answer.c.turn, answer.c.choice).order_by(answer.c.seq)).all()
+    assert [tuple(row) for row in stands] == [(0, 0), (1, 1)]
 
 
 def test_a_closed_item_and_a_frozen_batch_stay_so(store, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from desks import PLAIN, Desk, new_item
 from exchanging import Exchange
 
+from rein.errors import UserError
 from rein.feedback.exchange.pairs import read_hh, read_trl
 from rein.feedback.exchange.rows import Unreadable
 from rein.feedback.kinds import KINDS
@@ -220,6 +221,7 @@ def test_several_fields_of_a_context_are_one_prompt_with_their_names(store):
     assert row["chosen"] == "\n\nHuman: title: A title\n\npost: A post.\n\nAssistant: one"
 
 
-def test_demonstrations_make_no_pairs(store):
+def test_demonstrations_make_no_pairs_and_it_is_said_what_they_make(store):
     exchange = label(store, project(Question("d", "demonstration")), new_item("d"), {"d": {"text": "I would say."}})
-    assert exchange.rows("trl") == []
+    with pytest.raises(UserError, match=r"asks for demonstration(.|\n)*What fits: rein, hf\."):
+        exchange.rows("trl")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from rein.errors import UserError
 from rein.feedback.agreement_command import AgreementConfig, PrioritiseConfig, agreement_command, prioritise
 from rein.feedback.items import change_project, load_project
 from rein.feedback.people import join
+from rein.feedback.project import PRESETS
 from rein.feedback.selection import (
     information_of_scores,
     information_of_votes,
@@ -31,7 +33,7 @@ from rein.feedback.selection import (
     sure_of_majority,
 )
 from rein.feedback.store import Store
-from rein.feedback.tables import audit, item
+from rein.feedback.tables import audit, item, project
 from rein.feedback.work import claim
 
 finite = st.floats(-20, 20)
@@ -301,10 +303,48 @@ def test_the_command_prints_the_papers_form_and_json_all_of_it(labels, capsys):
     assert "p: 6 answers on 2 items, by 2 labelers and 1 researcher" in said
     assert "labeler–labeler" in said
     assert "100.0%" in said
-    assert "No item has answers of two researchers." in said
+    assert "  – No item has answers of two researchers. (researcher–researcher" in said
+    assert "known right answer" not in said
+    assert max(map(len, said.splitlines())) <= 100
     agreement_command(AgreementConfig("p", store=labels, json=True))
     found = json.loads(capsys.readouterr().out)
     assert found["questions"][0]["aspects"][0]["agreement"]["labeler_researcher"]["n"] == 4
+
+
+def test_answers_for_practice_alone_are_said_to_be_that(tmp_path, capsys):
+    path = str(tmp_path / "labels.db")
+    with Store.open(path, create=True) as store:
+        saying = Saying(store)
+        saying.person("Ann")
+        saying.add("i1", "i2", role="gold", gold={"answers": {"choice": {"choice": 0, "points": 1}}})
+        saying.say([("Ann", "i1", prefers(0, 2)), ("Ann", "i2", prefers(0, 2))])
+    agreement_command(AgreementConfig("p", store=path))
+    said = capsys.readouterr().out
+    assert "p: 2 answers on 2 items" in said
+    assert "2 answers for practice or with a known right answer: not compared, but under gold" in said
+    assert "There are no answers" not in said
+    agreement_command(AgreementConfig("p", store=path, json=True))
+    found = json.loads(capsys.readouterr().out)
+    assert (found["answers"], found["not_compared"]) == (2, 2)
+    assert found["questions"][0]["bias"]["ties"]["why"] == "No item that is compared has an answer."
+
+
+def test_long_names_and_reasons_stay_within_a_hundred_characters(tmp_path, capsys):
+    from desks import PLAIN, Desk, new_item
+
+    path = str(tmp_path / "labels.db")
+    with Store.open(path, create=True) as store:
+        questions = PRESETS["instructgpt"].questions
+        desk = Desk(store, replace(PLAIN, questions=questions), people=("ann",), items=[new_item("a")])
+        desk.label("ann", {
+            "overall": {"ratings": [7, 4]}, "ranking": {"ranks": [1, 2]}, "metadata": {"flags": [["violent"], []]},
+        })  # fmt: skip
+        with store.reading() as conn:
+            name = conn.execute(select(project.c.name)).scalar_one()
+    agreement_command(AgreementConfig(name, store=path))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any("satisfies_constraint" in line for line in lines)
 
 
 def test_an_unknown_project_or_batch_is_a_message(labels):

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from sqlalchemy import func, select
 
 from rein.errors import UserError
 from rein.feedback import client as api
-from rein.feedback import people, tables
+from rein.feedback import people, simulated_work, tables
 from rein.feedback.agreement import report
 from rein.feedback.items import NewItem, add_items, create_project
 from rein.feedback.labelers import Habits, agreement, by_length, preference
@@ -106,6 +107,14 @@ def test_every_preset_can_be_worked_on(tmp_path, preset):
         fill(store, replace(PRESETS[preset], name="p", **NO_EXTRAS), 3)
         (tally,) = shift(store, ["sim-1"], Habits())
         assert (tally.answered, tally.skipped, tally.ended) == (3, 0, "all done")
+
+
+def test_a_prompt_without_outputs_can_be_answered(tmp_path):
+    with Store.open(tmp_path / "a.db", create=True) as store:
+        fill(store, replace(PRESETS["demonstration"], name="p", **NO_EXTRAS), 0)
+        store.write(lambda conn: add_items(conn, 0, 1, [NewItem("a", {"prompt": "Say hi. Be short."}, [])]))
+        (tally,) = shift(store, ["sim-1"], Habits())
+        assert (tally.answered, tally.ended) == (1, "all done")
 
 
 def test_the_practice_round_is_passed_or_not(tmp_path):
@@ -230,15 +239,41 @@ def test_by_an_invitation_they_come_in_as_guests_do(tmp_path, capsys):
     assert "12 answers" in capsys.readouterr().out
 
 
-def test_a_server_that_is_not_there_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(api, "PATIENCE_S", 0.1)
+def test_a_server_that_is_not_there_is_waited_for_aloud_and_is_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(simulated_work, "REACHED_S", 0.3)
     sock = bind("127.0.0.1", 0)  # bound, but nobody listens
     with Store.open(tmp_path / "a.db", create=True) as store:
         fill(store, replace(PRESETS["best-of"], name="p"), 1)
+    address = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    began = time.monotonic()
     with sock, pytest.raises(UserError, match="rein label serve"):
-        simulate_labels(SimulateLabelsConfig(
-            project="p", address=f"http://127.0.0.1:{sock.getsockname()[1]}", store=str(tmp_path / "a.db"), labelers=1
-        ))  # fmt: skip
+        simulate_labels(SimulateLabelsConfig(project="p", address=address, store=str(tmp_path / "a.db"), labelers=1))
+    assert time.monotonic() - began < 5
+    assert f"waiting for the server at {address}" in capsys.readouterr().err
+    with Store.open(tmp_path / "a.db") as store, store.reading() as conn:
+        assert conn.execute(select(tables.person)).all() == []  # nobody was made for nothing
+
+
+def test_a_server_that_comes_up_late_is_worked_on(tmp_path, capsys):
+    sock = bind("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    with Store.open(tmp_path / "a.db", create=True) as store:
+        fill(store, replace(PRESETS["best-of"], name="p", **NO_EXTRAS), 2)
+        server = make_server(application(Service(store)))
+
+        def late():
+            time.sleep(0.5)
+            sock.listen(128)
+            server.run(sockets=[sock])
+
+        thread = threading.Thread(target=late, daemon=True)
+        thread.start()
+        simulate_labels(SimulateLabelsConfig(project="p", address=address, store=str(tmp_path / "a.db"), labelers=1))
+        server.should_exit = True
+        thread.join(10)
+    said = capsys.readouterr()
+    assert said.err.count("waiting for the server") == 1
+    assert "2 answers" in said.out
 
 
 def test_a_name_of_a_real_person_is_left_alone(store):
@@ -258,6 +293,7 @@ def test_a_name_of_a_real_person_is_left_alone(store):
         ({"pause_s": -1.0}, "--pause-s is -1"),
         ({"spread": float("nan")}, "--spread is nan"),
         ({"noise": 2.0}, "noise is 2, but it is a share"),
+        ({"address": "localhost:8423"}, r"--address is 'localhost:8423'(.|\n)*Write http://"),
     ],
 )
 def test_settings_that_are_none(settings, says):

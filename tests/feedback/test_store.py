@@ -231,6 +231,26 @@ def test_a_command_writes_beside_a_server(store):
     assert len(names(store)) == 40 + number
 
 
+@pytest.mark.parametrize("error", [UserError("a", "b"), KeyboardInterrupt()])
+def test_a_reading_that_broke_off_in_the_middle_leaves_nobody_in_the_past(store, error):
+    """The traceback holds the cursor, and the cursor SQLite's moment of then."""
+    for n in range(3):
+        store.write(adding(f"old {n}"))
+    held = []
+
+    def break_off():
+        with store.reading() as conn:
+            for _ in conn.execute(NAMES):
+                raise error
+
+    for _ in range(20):  # each connection that the store may have
+        with pytest.raises(type(error)) as caught:
+            break_off()
+        held.append(caught)
+    store.write(adding("new"))
+    assert "new" in names(store)
+
+
 def test_awaited_works_share_commits_and_return_what_they_made(store):
     async def many() -> list[str]:
         return await asyncio.gather(*(store.written(adding(f"p{number}")) for number in range(50)))

@@ -18,7 +18,7 @@ from rein.errors import UserError
 from rein.feedback import backup as backups
 from rein.feedback.database import StoreFault, _network_disk, address_of
 from rein.feedback.store import Store
-from rein.feedback.tables import project
+from rein.feedback.tables import project, secret
 
 
 def adding(name: str) -> Callable[[Connection], int]:
@@ -170,15 +170,31 @@ def test_the_secret_is_made_once_for_each_installation(new_store):
     assert one.secret != other.secret
     with Store.open(one._address.url.render_as_string(), secret_file=one._secret_file) as again:
         assert again.secret == one.secret
-    assert one._secret_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_secret_lies_beside_a_file_or_in_the_folder(tmp_path, monkeypatch, postgres):
-    monkeypatch.chdir(tmp_path)
+def test_the_secret_of_a_file_lies_beside_it(tmp_path):
+    with Store.open(tmp_path / "a.sqlite", create=True) as store:
+        kept = store.secret
+        assert (tmp_path / "a.sqlite.secret").stat().st_mode & 0o777 == 0o600
+        with store.reading() as conn:
+            assert conn.execute(select(secret.c.value)).all() == []
+    (tmp_path / "b").mkdir()
+    with Store.open(tmp_path / "a.sqlite", secret_file=tmp_path / "b" / "s") as other:
+        assert other.secret != kept
+
+
+def test_the_secret_of_postgresql_is_the_same_wherever_it_is_asked_for(tmp_path, monkeypatch, postgres):
+    """An export gives a person the same pseudonym on each machine."""
     address = postgres.empty_store()
-    with Store.open("a.sqlite", create=True) as file, Store.open(address) as server:
-        assert file.secret != server.secret
-    assert {one.name for one in tmp_path.glob("*.secret")} == {"a.sqlite.secret", "rein-label.secret"}
+    found = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        with Store.open(address) as store:
+            found.append(store.secret)
+    assert len(set(found)) == 1
+    assert len(found[0]) == 32
+    assert list(tmp_path.rglob("*.*")) == []
     postgres.drop(address)
 
 

@@ -236,7 +236,7 @@ def test_an_undo_gives_back_what_is_held_beyond_what_may_be_held(store):
     ]  # fmt: skip
 
 
-def test_a_skip_lets_others_answer_and_may_be_taken_back_while_there_is_room(store):
+def test_a_skip_lets_others_answer_and_may_be_taken_back_without_a_place(store):
     desk = Desk(store, items=some(2))
     (given,) = desk.claim("ann")
     desk.skip("ann", given, "in a language I do not read")
@@ -248,14 +248,46 @@ def test_a_skip_lets_others_answer_and_may_be_taken_back_while_there_is_room(sto
         refused("not_open", "skipped|handed in", do, "ann", given)
     assert [one.item["key"] for one in desk.claim("ann", 2)] != [given.item["key"]]  # not again
     opened = desk.undo("ann", given)
-    assert (opened.assignment["state"], opened.answers) == ("open", None)
+    assert (opened.assignment["state"], opened.answers) == ("expired", None)
+    assert opened.assignment["lease_ms"] == given.assignment["lease_ms"]
     assert [row["act"] for row in desk.rows()] == ["skip", "undo"]
     assert desk.rows()[1]["of"] == row["seq"]
     desk.skip("ann", opened)
     assert desk.label("bob")[0].item["key"] == given.item["key"]
-    refused("not_open", "Others have this item", desk.undo, "ann", given)
+    opened = desk.undo("ann", given)  # the place is bob's by now, and ann may say it all the same
+    assert desk.submit("ann", opened).late
+    assert (desk.item(given.item["key"])["done"], desk.item(given.item["key"])["room"]) == (1, 0)
     for reason in ("", " ", "x" * 2001, "a\0", None):
         refused("bad_value", "reason", desk.skip, "ann", desk.claim("ann")[0], reason)
+
+
+@pytest.mark.parametrize("how", ["skipped", "late", "in time"])
+def test_an_undo_tells_nobody_which_items_have_a_known_answer(store, how):
+    """A labeler who lets a lease end, or skips, and takes that back when others have had the item, learns no role."""
+    seen = []
+    for role in ("work", "calibration", "gold", "drift"):
+        gold = {"answers": LEFT} if role == "gold" else None
+        desk = Desk(store, items=[new_item("a", role=role, gold=gold)])
+        (given,) = desk.claim("ann")
+        if how == "late":
+            desk.pass_time(PLAIN.lease_s + 1)
+            desk.expire()
+        done = None if how == "skipped" else desk.submit("ann", given)
+        if how == "skipped":
+            desk.skip("ann", given)
+        for other in desk.claim("bob"):
+            desk.submit("bob", other)
+        desk.pass_time(PLAIN.lease_s + 1)
+        opened = desk.undo("ann", given)
+        lease = {name: opened.assignment[name] for name in ("state", "lease_ms", "revision")}
+        held = list(desk.heartbeat("ann", given).values())
+        again = desk.submit("ann", opened, RIGHT)
+        seen.append((lease, held, done and done.late, again.late, desk.look("ann", given).answers))
+        assert desk.answers() == desk.rebuilt()
+        if role == "work":
+            assert desk.item("a")["done"] <= desk.item("a")["wanted"]
+    assert all(one == seen[0] for one in seen), seen
+    assert seen[0][0]["state"] == ("open" if how == "in time" else "expired")
 
 
 # -------------------------------------------------------------------------------------------------- lateness

@@ -100,6 +100,7 @@ def test_a_file_may_leave_out_what_a_person_at_work_may_not(desk):
         ({"kind": "comparisn"}, "bad_value", "no kind 'comparisn'"),
         ({"act": "shout"}, "bad_value", "no act 'shout'"),
         ({"act": "undo", "value": {}}, "bad_value", "of nothing that this person said"),
+        ({"kind": "best_of", "value": {"best": 0}}, "bad_value", "asks choice as comparison, and this is of kind best"),
         ({"act": "revise"}, "bad_value", "of nothing"),
         ({"shown": {"order": [0, 0]}}, "bad_value", "shown order"),
         ({"extra": {"a": "\0"}}, "bad_value", "NUL"),

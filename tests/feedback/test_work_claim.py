@@ -12,6 +12,7 @@ from sqlalchemy import insert
 
 from rein.feedback import work
 from rein.feedback.claims import MOST_AT_ONCE, REPEAT_AFTER
+from rein.feedback.people import join
 from rein.feedback.project import PRESETS, Question
 from rein.feedback.refused import Refused
 from rein.feedback.tables import instruction
@@ -247,6 +248,39 @@ def test_a_heartbeat_keeps_the_item(store):
     assert desk.heartbeat("bob", given) == {}
     desk.submit("ann", given)
     assert desk.heartbeat("ann", given) == {}
+
+
+def test_who_is_stopped_gives_everything_back_at_once(store):
+    desk = Desk(store, items=some(2))
+    held = desk.claim("ann", 2)
+    store.write(lambda conn: join(conn, desk.now, desk.id, desk.people["ann"], "stopped"))
+    assert [row["state"] for row in desk.leases()] == ["released", "released"]
+    assert sorted(keys(desk.claim("bob", 2))) == sorted(keys(held))
+
+
+@pytest.mark.parametrize("how", ["stopped", "closed"])
+def test_no_heartbeat_keeps_an_item_of_who_was_stopped_or_of_a_closed_project(store, how):
+    desk, other = Desk(store, items=some(1)), Desk(store, items=some(1))
+    (given,), (kept,) = desk.claim("ann"), other.claim("bob")
+    if how == "stopped":
+        desk.set_state("ann", "stopped")
+    else:
+        store.write(lambda conn: work.close_project(conn, desk.id, True))
+    for _ in range(3):
+        desk.pass_time(PLAIN.lease_s / 2)
+        other.now = desk.now
+        assert desk.heartbeat("ann", given) == {}
+        assert other.heartbeat("bob", kept).keys() == {kept.assignment["id"]}
+    desk.expire()
+    assert [row["state"] for row in desk.leases()] == ["expired"]
+
+
+def test_a_claim_takes_back_what_ended_in_another_project_too(store):
+    desk, other = Desk(store, items=some(1)), Desk(store, items=some(1))
+    desk.claim("ann")
+    other.now = desk.now + 1000 * PLAIN.lease_s
+    other.claim("bob")
+    assert [row["state"] for row in desk.leases()] == ["expired"]
 
 
 def test_a_released_item_is_anybodys_and_may_be_taken_up_again(store):

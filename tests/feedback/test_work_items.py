@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from desks import PLAIN, START, Desk, new_item, rating_project
+from desks import LEFT, PLAIN, START, Desk, new_item, rating_project
 from sqlalchemy import select
 
 from rein.feedback import work
@@ -82,6 +82,50 @@ def test_a_project_is_changed_where_its_answers_stay_true(store):
     refused("bad_value", "choice is of kind comparison", change, questions=(Question("choice", "best_of"),))
 
 
+def test_a_question_does_not_become_another_kind_in_two_steps(store):
+    desk = Desk(store, items=[new_item("a")])
+    _, before = store.write(lambda conn: work.load_project(conn, desk.id))
+
+    def ask(*questions):
+        settings = dataclasses.replace(before, questions=questions)
+        store.write(lambda conn: work.change_project(conn, START, desk.id, settings))
+
+    other, best = Question("other", "comparison"), Question("choice", "best_of")
+    ask(other)
+    ask(best)  # nobody has answered it: nothing is confused
+    ask(other)
+    ask(*before.questions)
+    claimed, _ = desk.label("ann")
+    desk.undo("ann", claimed)  # what was taken back was said too
+    ask(other)
+    refused("bad_value", "has answers of kind comparison. Ask the new one under another name", ask, best)
+    ask(other, *before.questions)
+
+
+def test_a_right_answer_keeps_its_question_from_becoming_another_kind(store):
+    desk = Desk(store, items=[new_item("a", role="gold", gold={"answers": LEFT})])
+    _, before = store.write(lambda conn: work.load_project(conn, desk.id))
+
+    def ask(*questions):
+        settings = dataclasses.replace(before, questions=questions)
+        store.write(lambda conn: work.change_project(conn, START, desk.id, settings))
+
+    ask(Question("other", "comparison"))
+    refused("bad_value", "a right answer of another kind at item a", ask, Question("choice", "best_of"))
+    ask(*before.questions)
+
+
+def test_what_is_known_of_an_item_can_be_forgotten(store):
+    desk = Desk(store, items=[new_item("a", role="gold", gold={"answers": LEFT}), new_item("b")])
+    one = desk.item("a")["id"]
+    store.write(lambda conn: work.change_item(conn, one, priority=2.0))
+    assert desk.item("a")["gold"] == {"answers": LEFT}
+    store.write(lambda conn: work.change_item(conn, one, gold=None, role="work"))
+    assert (desk.item("a")["gold"], desk.item("a")["role"], desk.item("a")["wanted"]) == (None, "work", 1)
+    refused("bad_value", "needs its right answers", store.write,
+            lambda conn: work.change_item(conn, one, gold=None, role="onboarding"))  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["nothing", "pla\0in", "\ud800", 0, -1, 2**63, 10**30])
 def test_an_unknown_project_is_refused_with_the_known_ones(store, name):
     Desk(store)
@@ -112,6 +156,7 @@ def test_an_unknown_project_is_refused_with_the_known_ones(store, name):
         ({"gold": {"answers": {"choise": {"choice": 0, "points": 1}}}}, "Did you mean choice"),
         ({"gold": {"answers": {"choice": {"choice": 2}}}}, "gold answer to choice"),
         ({"gold": {"right": 1}}, "its gold is not"),
+        ({"gold": 5}, "its gold is not"),
         ({"role": "onboarding"}, "needs its right answers"),
     ],
 )

@@ -250,16 +250,14 @@ class DeskMachine(RuleBasedStateMachine):
         item, was = self.items[lease.key], lease.state
         if was not in ("submitted", "skipped"):
             code = "not_open"
-        elif item.batch in self.frozen:
-            code = "frozen"
         else:
-            code = "not_open" if was == "skipped" and self.room(item) == 0 else None
+            code = "frozen" if item.batch in self.frozen else None
         if code:
             self.refused(code, lambda: self.desk.undo(lease.who, lease.claimed))
             return
         opened = self.desk.undo(lease.who, lease.claimed)
         assert opened.answers == (lease.said if was == "submitted" else None)
-        if was == "submitted" and not lease.counted:
+        if was == "skipped" or lease.late:
             lease.state = "expired"
         else:
             lease.state, lease.lease_ms = "open", self.end()

@@ -11,13 +11,16 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+import webbrowser
 from pathlib import Path
 
 import pytest
 from label_server import DIGEST
 from sqlalchemy import select
 
+from rein.config import from_flags
 from rein.errors import UserError
 from rein.feedback import people, tables
 from rein.feedback.items import load_project
@@ -116,12 +119,19 @@ def test_invite_prints_a_link_that_lets_in(made, capsys):
     [
         ({"project": "none"}, "There is no project 'none'"), ({"person": "none"}, "There is no person 'none'"),
         ({"hours": 0}, "--hours is 0"), ({"hours": 1e9}, "--hours is"), ({"uses": 0}, "0 uses"),
-        ({"uses": 10**6}, "uses"),
+        ({"uses": 10**6}, "uses"), ({"address": "labels.example.org"}, "--address is 'labels.example.org'"),
+        ({"address": "javascript:alert(1)"}, "--address is"), ({"address": "http://"}, "--address is"),
+        ({"address": "https://[::1"}, "--address is"),
     ],
 )  # fmt: skip
 def test_an_invitation_that_cannot_be(made, more, says):
     with pytest.raises(UserError, match=re.escape(says)):
         invite(InviteConfig(made, **more))
+
+
+def test_hours_that_are_no_number_are_said_so_in_plain_words():
+    with pytest.raises(UserError, match="--hours is 'nan', but a number is expected"):
+        from_flags(InviteConfig, ["--hours", "nan"], prog="rein label invite")
 
 
 def test_a_store_that_is_not_there_says_which_command_makes_it(path, tmp_path):
@@ -213,6 +223,36 @@ def test_serve_prints_a_link_that_works_once_and_ends_in_good_order(run, made):
         serve(LabelServeConfig(made, port=0, browser=False))
     assert program.stop() == (0, "")
     assert not Path(made + "-wal").exists()
+
+
+def test_a_browser_is_started_without_the_link_among_its_words(made, monkeypatch, capsys):
+    """Which everybody on the machine can read; it is in a page that only its owner can read, and is gone afterwards."""
+    opened = []
+
+    def start(address: str) -> None:
+        opened.append(address)
+        page = Path(urllib.request.url2pathname(urllib.parse.urlsplit(address).path))
+        opened.append((page, page.stat().st_mode & 0o777, page.parent.stat().st_mode & 0o777, page.read_text()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(webbrowser, "open", start)
+    serve(LabelServeConfig(made, port=0))
+    link = re.search(r"http\S+/label/enter#(\S+)", capsys.readouterr().out)
+    address, (page, mode, folder_mode, text) = opened
+    assert address.startswith("file:///")
+    assert link[1] not in address
+    assert f'content="0; url={link[0]}"' in text
+    assert (mode, folder_mode) == (0o600, 0o700)
+    assert not page.parent.exists()
+
+
+def test_a_browser_is_started_with_the_address_once_there_is_a_password(made, monkeypatch):
+    with Store.open(made) as store:
+        store.write(lambda conn: people.add_person(conn, 1, "ada", "admin", DIGEST))
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or os.kill(os.getpid(), 2))
+    serve(LabelServeConfig(made, port=0))
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/label", opened[0])
 
 
 def test_a_second_start_prints_no_link_once_there_is_a_password(run, made):

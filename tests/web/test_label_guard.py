@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -15,6 +16,7 @@ from rein.web.label import limits as module
 from rein.web.label.guard import COOKIE, MAX_BODY_BYTES, Wrong, strict_json
 from rein.web.label.limits import Buckets
 
+TOKEN = "nobodys"
 LOGIN = {"name": "ann", "password": PASSWORD}
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 KEEPS = st.recursive(
@@ -96,6 +98,54 @@ def test_a_large_body_is_refused_before_it_is_read(server, length):
     content = body if length else iter([body[:100], body[100:]])
     answer = server.stranger().post("/label/api/login", content=content, headers={"content-type": "application/json"})
     assert error_of(answer) == (413, "too_large")
+
+
+PLACES = [
+    ("POST", "/label/api/research/projects/tldr/batches/import"),
+    ("PATCH", "/label/api/research/projects/import"),
+    ("PUT", "/label/api/research/projects/tldr/import"),
+    ("POST", "/label/api/research/projects/tldr/import/"),
+    ("POST", "/label/api/import"),
+    ("POST", "/label/api/research/projects/a/b/import"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PLACES)
+@pytest.mark.parametrize("who", ["stranger", "researcher"])
+def test_nothing_but_an_import_may_be_large(server, method, path, who):
+    """Whatever the last word of its address is, be it the name of a batch or of a project."""
+    client = server.stranger() if who == "stranger" else server.client("rae", "researcher")
+    body = iter([b" " * 100_000] * 20)
+    answer = client.request(method, path, content=body, headers={"content-type": "application/json"})
+    assert error_of(answer) == (413, "too_large")
+
+
+@pytest.mark.parametrize(("who", "error"), [(None, (401, "login")), ("labeler", (403, "forbidden"))])
+def test_the_file_of_who_may_not_import_is_not_read(server, who, error):
+    server.project()
+    token = TOKEN if who is None else server.client("ann", who).cookies[COOKIE]
+
+    async def ask():
+        said = []
+
+        async def receive():
+            pytest.fail("the body was asked for")
+
+        async def send(message):
+            said.append(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/label/api/research/projects/tldr/import", "query_string": b"",
+            "headers": [(b"host", HERE[7:].encode()), (b"authorization", f"Bearer {token}".encode())],
+            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8423), "scheme": "http", "http_version": "1.1",
+            "root_path": "", "raw_path": b"",
+        }  # fmt: skip
+        await server.app(scope, receive, send)
+        return said
+
+    start, *rest = asyncio.run(ask())
+    body = json.loads(b"".join(one.get("body", b"") for one in rest))
+    assert (start["status"], body["error"]["code"]) == error
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "99999999999999999999999999"])

@@ -15,6 +15,7 @@ from label_server import HIDDEN, error_of
 from sqlalchemy import insert, select
 
 from rein.feedback import tables
+from rein.feedback.judgements import Judgements
 from rein.web.app import bind, make_server
 from rein.web.label import research_data, research_items
 
@@ -131,6 +132,20 @@ def test_progress_counts_what_was_done_is_held_and_is_left(server, rae):
     assert (found["leases"], found["left"]) == ([], 2)
 
 
+def test_what_is_left_is_work_alone(server, rae):
+    ann = server.client("ann")
+    server.project(n=2, roles=("work", "gold"), staged=False, members=["ann"], gold_share=1.0)
+    before = rae.get(f"{TLDR}/progress").json()["left"]
+    ann.post(f"{API}/claim", json={"project": "tldr"})
+    [lease] = rae.get(f"{TLDR}/progress").json()["leases"]
+    with server.store.reading() as conn:
+        roles = conn.exec_driver_sql(
+            "SELECT i.role FROM assignment a JOIN item i ON i.id = a.item WHERE a.state = 'open'"
+        ).scalars().all()  # fmt: skip
+    assert (lease["held"], roles) == (1, ["gold"])
+    assert rae.get(f"{TLDR}/progress").json()["left"] == before
+
+
 def test_progress_says_why_there_is_no_end_to_see(server, rae):
     server.project()
     found = rae.get(f"{TLDR}/progress").json()
@@ -213,6 +228,29 @@ def test_what_is_right_is_set_checked_and_noted(server, rae):
     assert error_of(rae.post(f"{RESEARCH}/items/1", json=bad)) == (422, "bad_value")
     [row] = rae.get(f"{RESEARCH}/audit").json()["rows"]
     assert (row["person"], row["act"], row["about"]["item"], row["address"]) == ("rae", "change item", 1, "testclient")
+
+
+def test_what_was_thought_right_is_forgotten_by_null_and_stays_when_it_is_not_named(server, rae):
+    server.project(n=1, roles=("gold",))
+    assert rae.post(f"{RESEARCH}/items/1", json={"priority": 1.0}).json()["gold"] is not None
+    found = rae.post(f"{RESEARCH}/items/1", json={"gold": None, "role": "work"}).json()
+    assert (found["gold"], found["role"]) == (None, "work")
+    rows = rae.get(f"{RESEARCH}/audit").json()["rows"]
+    assert rows[0]["about"] == {"item": 1, "gold": None, "role": "work"}
+
+
+def test_fields_that_are_not_shown_are_told_of(server, rae):
+    server.project(n=1)
+    row = {"post": "p", "generator": "gpt", "outputs": ["a", "b"]}
+    found = rae.post(f"{TLDR}/import?format=prompts", content=json.dumps(row).encode()).json()
+    assert (found["added"], found["unseen"]) == (1, ["generator"])
+
+
+def test_a_part_of_what_goes_out_whole_is_refused(server, rae):
+    server.project(n=1)
+    answer = rae.get(f"{TLDR}/export?format=rein&split=train")
+    assert answer.status_code == 422
+    assert "--split is train" in answer.json()["error"]["text"]
 
 
 def test_a_closed_item_is_handed_to_nobody(server, rae):
@@ -306,7 +344,56 @@ def test_a_file_comes_in_and_goes_out(server, rae):
     assert {"prompt", "chosen", "rejected"} <= rows[0].keys()
     assert answer.headers["content-disposition"] == 'attachment; filename="tldr-trl.jsonl"'
     acts = [row["act"] for row in rae.get(f"{RESEARCH}/audit").json()["rows"]]
-    assert acts == ["export", "import", "import"]
+    assert acts == ["export", *["import", "begin import"] * 2]
+
+
+def test_an_import_that_is_cut_off_shows_in_the_audit_log(server, rae, monkeypatch):
+    server.project(n=0)
+    monkeypatch.setattr(research_data, "import_file", lambda *_, **__: 1 / 0)
+    assert take(rae, lines(1), file="a.jsonl").status_code == 500
+    [row] = rae.get(f"{RESEARCH}/audit").json()["rows"]
+    assert (row["act"], row["person"], row["about"]["file"]) == ("begin import", "rae", "a.jsonl")
+
+
+def test_every_route_that_changes_something_writes_a_row_of_the_audit_log(server, rae):
+    """Asked of each of them that the description of the API has, so that a new one is not forgotten."""
+    ann = server.client("ann")
+    server.project(staged=False, members=["ann"])
+    [card] = ann.post(f"{API}/claim", json={"project": "tldr"}).json()["items"]
+    ann.post(f"{API}/ask", json={"assignment": card["assignment"], "text": "Why?"})
+    number = next(one["id"] for one in rae.get(f"{RESEARCH}/people").json()["people"] if one["name"] == "ann")
+    bodies = {
+        "/projects": {"preset": "comparison", "settings": {"name": "next"}},
+        "/projects/{name}": {"settings": {"title": "T"}},
+        "/projects/{name}/close": {"closed": True},
+        "/projects/{name}/instructions": {"text": "Read."},
+        "/projects/{name}/batches/{batch}": {"frozen": True},
+        "/projects/{name}/members": {"person": number, "state": "working"},
+        "/projects/{name}/messages": {"to": number, "text": "Hello."},
+        "/projects/{name}/import": lines(1),
+        "/items/{id}": {"priority": 1.0},
+        "/people/{id}": {"active": False},
+        "/invites": {"role": "labeler"},
+        "/keys": {"label": "x"},
+        "/threads/{id}": {"reply": "So."},
+    }
+    there = {"name": "tldr", "batch": "batch1"}
+    paths = server.stranger().get(f"{API}/openapi.json").json()["paths"]
+    changing = [
+        (path.removeprefix("/research"), method)
+        for path, methods in paths.items()
+        for method in methods
+        if path.startswith("/research") and method != "get"
+    ]
+    assert {path for path, _ in changing} == bodies.keys()
+    for path, method in changing:
+        before = len(rae.get(f"{RESEARCH}/audit").json()["rows"])
+        where = path.format(**there, id=number if path.startswith("/people") else 1)
+        body = bodies[path]
+        what = {"content": body} if isinstance(body, bytes) else {"json": body}
+        answer = rae.request(method, RESEARCH + where, **what)
+        assert answer.status_code == 200, answer.text
+        assert len(rae.get(f"{RESEARCH}/audit").json()["rows"]) > before, path
 
 
 def test_pseudonyms_go_out_unless_names_are_asked_for(server, rae):
@@ -424,3 +511,50 @@ def test_a_download_that_breaks_off_gives_its_place_free(server, rae):
         sock.close()
     assert not thread.is_alive()
     assert rae.get(f"{TLDR}/export").status_code == 200
+
+
+def test_a_server_reads_ahead_and_keeps_nobody_waiting_who_asks_for_something_else(server, rae, monkeypatch):
+    """The reading is held back here: who asks for agreement waits for it, many at once, and others do not."""
+    server.project()
+    may_go, began = threading.Event(), threading.Event()
+    follow = Judgements.follow
+
+    def slowly(judgements, conn):
+        began.set()
+        assert may_go.wait(30)
+        follow(judgements, conn)
+
+    monkeypatch.setattr(Judgements, "follow", slowly)
+    waiting, codes = [], []
+    with rae:  # whose entering starts the server
+        assert began.wait(10)
+        for _ in range(20):
+            ask = threading.Thread(target=lambda: codes.append(rae.get(f"{TLDR}/agreement").status_code))
+            ask.start()
+            waiting.append(ask)
+        assert rae.get(f"{TLDR}/progress").status_code == 200
+        assert not codes
+        may_go.set()
+        for ask in waiting:
+            ask.join(30)
+    assert codes == [200] * 20
+    [(_, judgements)] = server.service.held._held.values()
+    assert None in judgements.reports
+
+
+def test_a_server_that_ends_reads_no_further_project(server, rae, monkeypatch):
+    server.project()
+    server.project("another")
+    begun, may_go, read = threading.Event(), threading.Event(), []
+
+    def follow(judgements, *_):
+        read.append(judgements.project_id)
+        begun.set()
+        may_go.wait(30)
+
+    monkeypatch.setattr(Judgements, "follow", follow)
+    with server.service.reading_ahead() as thread:
+        assert begun.wait(30)
+        threading.Timer(0.2, may_go.set).start()
+    assert not thread.is_alive()
+    assert len(read) == 1

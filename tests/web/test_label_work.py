@@ -395,6 +395,13 @@ def test_messages_to_others_are_not_seen(server, ann):
     assert rows(server, tables.seen) == 0
 
 
+def test_preferences_are_small(server, ann):
+    for size, status in ((4_000, 200), (4_100, 422)):
+        answer = ann.post(f"{API}/preferences", json={"preferences": {"keys": "a" * size}})
+        assert answer.status_code == status
+    assert len(ann.get(f"{API}/me").json()["preferences"]["keys"]) == 4_000
+
+
 def test_preferences_are_kept(server, ann):
     assert ann.post(f"{API}/preferences", json={"preferences": {"keys": False}}).status_code == 200
     assert ann.get(f"{API}/me").json()["preferences"] == {"keys": False}
@@ -415,3 +422,42 @@ def test_every_refusal_of_the_desk_has_a_status():
     assert set(STATUS) == set(Code.__args__)
     assert 409 not in STATUS.values()
     assert isinstance(Refused("unknown", ""), Exception)
+
+
+def test_lists_of_ones_own_work_begin_with_what_stood_first_on_the_screen(server):
+    ann = server.client("ann")
+    server.project(n=12, staged=True, members=["ann"])
+    first = {}
+    for _ in range(12):
+        card = card_of(ann)
+        first[card["assignment"]] = card["candidates"][0]["text"]
+        ann.post(f"{API}/ask", json={"assignment": card["assignment"], "text": f"{card['assignment']}?"})
+        body = {"key": server.key(), "assignment": card["assignment"], "reason": "Unclear."}
+        assert ann.post(f"{API}/skip", json=body).status_code == 200
+    assert {text.split(" of ")[0] for text in first.values()} == {"candidate 0", "candidate 1"}
+    history = ann.get(f"{API}/history?project=tldr").json()["items"]
+    assert {one["assignment"]: one["head"] for one in history} == first
+    threads = ann.get(f"{API}/threads?project=tldr").json()["threads"]
+    assert {int(one["text"].rstrip("?")): one["head"] for one in threads} == first
+
+
+def test_an_answer_is_fixed_once_its_labeler_has_read_what_a_researcher_said(server, ann):
+    rae = server.client("rae", "researcher")
+    card = card_of(ann)
+    submit(server, ann, card)
+    theirs = card_of(rae)
+    same = theirs["candidates"] == card["candidates"]
+    other = {"choice": {"choice": 1, "points": 8}} if same else FIRST
+    submit(server, rae, theirs, answers=other)
+    revised = {"revision": 1, "assignment": card["assignment"], "answers": FIRST, "key": server.key(), "diff": False}
+    assert ann.post(f"{API}/submit", json={**revised, "times": TIMES}).status_code == 200  # nothing was read yet
+    for _ in range(2):  # the second time from the server's memory
+        [told] = ann.get(f"{API}/mine?project=tldr").json()["disagreements"]
+        assert set(told) == {
+            "at_ms", "question", "kind", "context", "candidates", "said", "right", "by", "why", "asked", "reply",
+        }  # fmt: skip
+    revised |= {"revision": 2, "key": server.key(), "times": TIMES}
+    assert error_of(ann.post(f"{API}/submit", json=revised)) == (422, "frozen")
+    undone = {"key": server.key(), "assignment": card["assignment"]}
+    assert error_of(ann.post(f"{API}/undo", json=undone)) == (422, "frozen")
+    assert "You have seen" in ann.post(f"{API}/undo", json=undone).json()["error"]["text"]

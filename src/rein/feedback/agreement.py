@@ -3,7 +3,7 @@
 Flow     the store → `Judgements` (held by a server, so that only what is new is read) → `report` → JSON for the page,
          the command and the API; a labeler's own page is mine.py
 
-    {"project", "batch", "answers", "items", "people": {"labelers", "researchers"}, "questions": [
+    {"project", "batch", "answers", "items", "not_compared", "people": {"labelers", "researchers"}, "questions": [
       {"name", "kind", "aspects": [
         {"name", "shape": "choice" | "scale" | "flag",
          "agreement": {"labeler_labeler", "labeler_researcher", "researcher_researcher"},      # neither left out
@@ -42,9 +42,7 @@ from rein.feedback.ballots import (
     across,
     aspects,
     choice_of,
-    comparison_votes,
     points_of,
-    tally,
     with_mode_of_three,
     with_most_others,
     within,
@@ -59,15 +57,17 @@ from rein.feedback.by_person import (
     named,
     with_researchers,
 )
+from rein.feedback.columns import Answers, among
+from rein.feedback.counts import Counts, first_of, sums_of
 from rein.feedback.estimates import Number, share
 from rein.feedback.items import load_project
-from rein.feedback.judgements import Answers, Held, Judgements, Lengths
-from rein.feedback.monitors import bias, cost, drift, gold, repeats, speed
+from rein.feedback.judgements import Held, Judgements, Lengths
+from rein.feedback.monitors import bias, cost, drift, speed
 from rein.feedback.reliability import alpha, fleiss, rank_correlation
+from rein.feedback.repeats import gold, repeats
 
 Array = npt.NDArray[Any]
 
-COMPARED = ("work", "calibration", "drift")  # roles of items whose answers are compared
 _NONE = {
     "labeler_labeler": "No item has answers of two labelers.",
     "labeler_researcher": NO_RESEARCHER,
@@ -98,23 +98,25 @@ def report(
 
 def report_of(judgements: Judgements, conn: Connection, batch: str | None = None) -> dict[str, Any]:
     """The report of judgements that have followed the store."""
-    chosen = judgements.in_batch(batch)
-    researchers = judgements.researchers()
+    sums = sums_of(judgements, batch)
     lengths = judgements.measure(conn)
-    taken = {
-        name: answers if batch is None else answers.of(chosen[answers.at])
-        for name, answers in judgements.answers.items()
-    }
-    questions = [_question(judgements, conn, answers, lengths) for answers in taken.values()]
-    written = np.array([np.bincount(each.who, minlength=len(researchers)) for each in taken.values()])
-    present = np.flatnonzero(written.sum(0)) if taken else written
+    sampled = judgements.in_batch(lengths.items_S, batch)
+    of_sample = {name: each.of_items(sampled) for name, each in judgements.answers.items()}
+    questions = [
+        _question(judgements, conn, name, counts, of_sample[name], lengths, batch)
+        for name, counts in sums.counts.items()
+    ]
+    written = [each.written_P for each in sums.counts.values()]
+    researchers = judgements.researchers()
+    present = np.flatnonzero(np.sum(written, 0)) if written else np.zeros(0, np.int64)
     of_researchers = int(researchers[present].sum()) if len(present) else 0
-    pace = speed(judgements, list(taken.values()), lengths)
+    pace = speed(judgements, sums.times, list(of_sample.values()), lengths)
     return {
         "project": judgements.project.name,
         "batch": batch,
-        "answers": sum(map(len, taken.values())),
-        "items": int(chosen.sum()),
+        "answers": sum(int(each.sum()) for each in written),
+        "items": sums.items,
+        "not_compared": _not_compared(judgements, batch),  # of the answers: for practice, or with a known right answer
         "people": {"labelers": len(present) - of_researchers, "researchers": of_researchers},
         "questions": questions,
         "speed": pace,
@@ -122,49 +124,55 @@ def report_of(judgements: Judgements, conn: Connection, batch: str | None = None
     }
 
 
-def _question(judgements: Judgements, conn: Connection, answers: Answers, lengths: Lengths) -> dict[str, Any]:
-    compared = judgements.with_role(*COMPARED)
-    first = answers.of(compared[answers.at] & (answers.turn == 0) & answers.last, light=True)
-    researcher_N = judgements.researchers()[first.who]
-    asked = aspects(first)
-    items = len(judgements.items)
-    found: list[dict[str, Any]] = []
+def _not_compared(judgements: Judgements, batch: str | None) -> int:
+    ids = judgements.of_role("onboarding", "gold")
+    some = judgements.in_batch(ids[among(ids, judgements.items)], batch)
+    return sum(len(each.of_items(some).who) for each in judgements.answers.values())
+
+
+def _question(
+    judgements: Judgements, conn: Connection, name: str, counts: Counts, of_sample: Answers, lengths: Lengths,
+    batch: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    answers = judgements.answers[name]
+    asked = aspects(answers.of_order(np.zeros(0, np.int64)), counts.frame.best)
     of_people: dict[str, Any] = {"cohen": None, "matrix": None, "with_researchers": [], "confidence": None}
-    votes = None
-    if answers.question.kind == "comparison":
-        votes = tally(comparison_votes(first), first.at, researcher_N, items)
-    for aspect in asked:
-        counted = choice_of(votes) if votes else tally(aspect, first.at, researcher_N, items)
-        found.append(_aspect(aspect, counted))
-        if aspect is asked[0]:
-            of_people |= _of_people(judgements, first, aspect, counted, votes)
+    votes = counts.tallies[0] if answers.question.kind == "comparison" else None
+    tallies = (choice_of(votes),) if votes else counts.tallies
+    found = [_aspect(aspect, counted) for aspect, counted in zip(asked, tallies, strict=True)]
+    if asked:
+        of_people |= _of_people(judgements, asked[0], counts, votes)
     if votes and points_of(votes).labelers_BPV.any():
         found.append(_aspect(POINTS, points_of(votes)))
+
+    def of_role(role: str) -> Answers:
+        ids = judgements.of_role(role)
+        return answers.of_items(judgements.in_batch(ids[among(ids, judgements.items)], batch))
+
     return {
-        "name": answers.question.name,
+        "name": name,
         "kind": answers.question.kind,
         "aspects": found,
         **of_people,
-        "bias": bias(judgements, first, lengths),
-        "repeats": repeats(judgements, answers),
-        "gold": gold(judgements, answers),
-        "drift": drift(judgements, conn, answers),
+        "bias": bias(judgements, counts, first_of(of_sample, counts.frame), lengths),
+        "repeats": repeats(judgements, counts),
+        "gold": gold(judgements, of_role("gold")),
+        "drift": drift(judgements, conn, of_role("drift")),
     }
 
 
-def _of_people(
-    judgements: Judgements, first: Answers, aspect: Aspect, counted: Tally, votes: Tally | None
-) -> dict[str, Any]:
-    numbers, agree_N, all_N = with_researchers(judgements, first, aspect, counted)
+def _of_people(judgements: Judgements, aspect: Aspect, counts: Counts, votes: Tally | None) -> dict[str, Any]:
+    numbers = with_researchers(judgements, counts)
     found: dict[str, Any] = {
         "with_researchers": [
-            {"person": named(judgements.people[p]), "agreement": numbers[p]} for p in labelers(judgements, first)
+            {"person": named(judgements.people[p]), "agreement": numbers[p]}
+            for p in labelers(judgements, counts.first_P)
         ]
     }
     if aspect.shape == "choice":
-        found |= matrix_and_kappas(judgements, first, aspect)
+        found |= matrix_and_kappas(judgements, aspect, counts)
     if votes:
-        found["confidence"] = confidence(judgements, first, votes, agree_N, all_N)
+        found["confidence"] = confidence(judgements, counts, votes)
     return found
 
 

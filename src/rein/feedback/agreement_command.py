@@ -7,6 +7,7 @@ Flow     a store, a project → `report` → a few lines, or all of it as JSON
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +32,11 @@ from rein.feedback.selection import (
     scores_of,
 )
 from rein.feedback.store import Store
-from rein.report.legible import count, one_line, table
+from rein.report.legible import count, cut, one_line, table
 from rein.text.sources import load_object
 
+_Row = tuple[tuple[str, str, str, str], str]  # its cells, and why there is no number
+_WIDTH, _TITLE = 100, 55  # characters of a line, and of what a number is of
 _STORE = "the feedback store: an SQLite file, or postgresql://USER@HOST/DATABASE"
 _GROUPS = {
     "labeler_labeler": "labeler–labeler",
@@ -61,13 +64,13 @@ def agreement_command(config: AgreementConfig) -> None:
     """How far labelers and researchers agree, whether sides or lengths are preferred, and how sure that is.
 
     Percent ± one standard error, with the 95% interval behind; pairs in which one of the two said neither are left out,
-    as the papers do. What cannot be told says why. docs/how-to/read-agreement.md has each formula.
+    as the papers do. What cannot be told says why, below. docs/how-to/read-agreement.md has each formula.
 
     Examples
       rein label agreement --project summaries
       rein label agreement --project summaries --batch batch3 --json > agreement.json
     """
-    with Store.open(config.store) as store, store.reading() as conn, _told():
+    with Store.open(config.store, to_read=True) as store, store.reading() as conn, _told():
         found = report(conn, config.project, config.batch)
     if config.json:
         print(json.dumps(found, ensure_ascii=False, indent=1))
@@ -77,13 +80,22 @@ def agreement_command(config: AgreementConfig) -> None:
         f"{one_line(found['project'])}: {count(found['answers'], 'answer')} on {count(found['items'], 'item')}, by "
         f"{count(people['labelers'], 'labeler')} and {count(people['researchers'], 'researcher')}"
     )
+    if apart := found["not_compared"]:
+        print(f"{count(apart, 'answer')} for practice or with a known right answer: not compared, but under gold")
     for question in found["questions"]:
         print(f"\n{one_line(question['name'])} ({question['kind']})")
-        for line in table([("  ", "", "95%", "n"), *_rows(question)], "<<<>"):
-            print(line)
+        rows = list(_rows(question))
+        print("\n".join(table([("  ", "", "95%", "n"), *(cells for cells, _ in rows)], "<<<>")))
+        reasons: dict[str, list[str]] = {}
+        for (title, *_), why in rows:
+            if why:
+                reasons.setdefault(why, []).append(title.strip())
+        for why, titles in reasons.items():
+            text = f"{why} ({'; '.join(titles)})"
+            print(textwrap.fill(text, _WIDTH, initial_indent="  – ", subsequent_indent="    "))
 
 
-def _rows(question: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+def _rows(question: dict[str, Any]) -> Iterator[_Row]:
     for aspect in question["aspects"]:
         name = "" if aspect is question["aspects"][0] else f", {one_line(aspect['name'])}"
         yield from (_row(f"{title}{name}", aspect["agreement"][group]) for group, title in _GROUPS.items())
@@ -102,14 +114,15 @@ def _rows(question: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         yield _row(f"{a} over {b}, change a week", each["trend"])
 
 
-def _row(title: str, number: Number, *, percent: bool = True) -> tuple[str, str, str, str]:
+def _row(title: str, number: Number, *, percent: bool = True) -> _Row:
+    title = f"  {cut(title, _TITLE)}"
     if number["value"] is None:
-        return f"  {title}", "–", number["why"], ""
+        return (title, "–", "", ""), number["why"]
     scale, digits = (100, 1) if percent else (1, 3)
     unit = "%" if percent else ""
     value, low, high = (f"{number[name] * scale:.{digits}f}" for name in ("value", "low", "high"))
     around = "" if number["se"] is None else f" ± {number['se'] * scale:.{digits}f}"
-    return f"  {title}", f"{value}{around}{unit}", f"{low} to {high}", f"{number['n']:,}"
+    return (title, f"{value}{around}{unit}", f"{low} to {high}", f"{number['n']:,}"), ""
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,27 @@ def rebuild_answers(conn: Connection, project_id: int) -> None:
         last = rows[-1]["seq"]
 
 
+def fold(
+    settings: Project, rows: Iterable[Row], texts: Mapping[int, Sequence[str]]
+) -> dict[tuple[int, str], dict[str, Json]]:
+    """What stands after all rows of some items, in their order: what `stand` leaves in table `answer`, without it.
+
+    texts   by item
+    """
+    first: dict[int, int] = {}
+    standing: dict[tuple[int, str], dict[str, Json]] = {}
+    for row in rows:
+        first[row["seq"]] = row["seq"] if row["of"] is None else first[row["of"]]
+        of = -first[row["seq"]] if row["assignment"] is None else row["assignment"]
+        if not KINDS[row["kind"]].asked:
+            continue
+        if row["act"] == "undo":
+            standing.pop((of, row["question"]), None)
+        elif row["act"] in ("say", "revise"):
+            standing[of, row["question"]] = _columns(settings, row, texts[row["item"]], of)
+    return standing
+
+
 # --------------------------------------------------------------------------------------------- from elsewhere
 
 
@@ -141,11 +162,10 @@ def record(conn: Connection, now: int, project_id: int, rows: Iterable[Record]) 
     """Keeps what was said elsewhere, all of it or nothing. A row that is there already is known, and changes nothing.
 
     A revision and an undo are of the row that they name, or else of what stands of the same person for that item and
-    question. An item that has more
-    answers than it wanted wants as many as it has.
+    question. An item that has more answers than it wanted wants as many as it has.
 
-    Raises   Refused: unknown for an item of another project; bad_value for a value that is none of its kind, and for
-             a revision or an undo of nothing.
+    Raises   Refused: unknown for an item of another project; bad_value for a value that is none of its kind, for a
+             kind that is not the question's, and for a revision or an undo of nothing.
     """
     _, settings = load_project(conn, project_id)
     keep = partial(_insert, conn, settings)
@@ -201,6 +221,10 @@ def _checked(settings: Project, one: Record, now: int, project_id: int, candidat
     kind = KINDS.get(one.kind)
     if kind is None or one.act not in ACTS:
         raise Refused("bad_value", f"There is no kind {one.kind!r} or no act {one.act!r}.")
+    # Else two kinds of answers would stand under one name, and nothing could be computed of them.
+    asked = next((question.kind for question in settings.questions if question.name == one.question), one.kind)
+    if asked != one.kind:
+        raise Refused("bad_value", f"The project asks {one.question} as {asked}, and this is of kind {one.kind}.")
     order = one.shown.get("order")
     if order is not None and sorted(order) != list(range(len(candidates))):
         raise Refused("bad_value", f"The shown order {order!r} is none of {len(candidates)} candidates.")
@@ -269,13 +293,14 @@ _ELSEWHERE = (
     .correlate(item)
     .scalar_subquery()
 )
+ANSWERED = _BY_LEASE + _ELSEWHERE  # people; what column `done` is
 _PLANNED = item.c.done + OPEN
 
 
 def _count(conn: Connection, numbers: Iterable[int]) -> None:
     """Sets how many people answered items, some of them elsewhere."""
     some = update(item).where(item.c.id.in_(set(numbers)))
-    conn.execute(some.values(done=_BY_LEASE + _ELSEWHERE))
+    conn.execute(some.values(done=ANSWERED))
     work = some.where(item.c.role == "work")
     conn.execute(work.values(wanted=case((item.c.wanted < _PLANNED, _PLANNED), else_=item.c.wanted)))
     conn.execute(some.values(room=ROOM))

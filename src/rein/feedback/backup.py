@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from rein.errors import UserError, writing
-from rein.feedback.database import Address, StoreFault
+from rein.feedback.database import Address, StoreFault, check_unmoved
 
 
 def backup(address: Address, path: Path) -> None:
@@ -34,7 +34,8 @@ def backup(address: Address, path: Path) -> None:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
             if address.path:
-                _copy_sqlite(address.path, part)
+                _copy_sqlite(address.path, part, address.only_read)
+                check_unmoved(address)
             else:
                 _dump_postgresql(address, part)
             with part.open("rb") as file:
@@ -44,8 +45,9 @@ def backup(address: Address, path: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _copy_sqlite(source: Path, target: Path) -> None:
-    with closing(sqlite3.connect(source, isolation_level=None)) as connection:
+def _copy_sqlite(source: Path, target: Path, only_read: str) -> None:
+    how = f"{source.as_uri()}?{only_read or 'mode=rw'}"
+    with closing(sqlite3.connect(how, isolation_level=None, uri=True)) as connection:
         connection.execute("VACUUM INTO ?", (str(target),))
     with closing(sqlite3.connect(target, isolation_level=None)) as copy:
         (found,) = copy.execute("PRAGMA integrity_check(1)").fetchone()

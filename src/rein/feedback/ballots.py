@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rein.feedback.judgements import NOTHING, Answers
+from rein.feedback.columns import NOTHING, Answers, ranges
 
 Array = npt.NDArray[Any]
 
@@ -51,14 +51,17 @@ class Aspect:
 POINTS = Aspect("points", "scale", 9)
 
 
-def aspects(answers: Answers) -> list[Aspect]:
-    """What an answer to this question can agree about with another; nothing, where people write."""
+def aspects(answers: Answers, best: int = 0) -> list[Aspect]:
+    """What an answer to this question can agree about with another; nothing, where people write.
+
+    best   of many candidates, the highest number that is chosen in other answers which these are counted with
+    """
     question, kind = answers.question, answers.question.kind
     if kind == "comparison":
         code_N = np.where(answers.choice == -1, NEITHER, answers.choice)
         return [Aspect("choice", "choice", 3, (Ballot(_known(code_N, answers.choice)),), tie=True)]
     if kind == "best_of":
-        codes = max(int(answers.choice.max(initial=0)) + 1, 2)
+        codes = max(int(answers.choice.max(initial=best)) + 1, 2)
         return [Aspect("best", "choice", codes, (Ballot(_known(answers.choice, answers.choice)),))]
     values_NW = answers.values
     if values_NW is None:
@@ -140,27 +143,69 @@ def _pairs(marks_NK: Array) -> tuple[Ballot, ...]:
 class Tally:
     """How many gave each code, by item. Items that are alike are counted once, as a pattern: a million have a few.
 
-    Shapes   labelers_BPV, researchers_BPV: ballot, pattern, code; weight_P: how many items have it; pattern_I: which
-             one an item has, of those with answers.
+    Shapes   labelers_BPV, researchers_BPV: ballot, pattern, code; weight_P: how many items have it; key_P: what tells
+             patterns apart, sorted; pattern_I: which one an item has, of those that were counted.
     """
 
     labelers_BPV: Array
     researchers_BPV: Array
     weight_P: Array
+    key_P: Array
     pattern_I: Array
 
+    def changed(self, less: Tally, more: Tally) -> Tally:
+        """With the items of `less` taken off and those of `more` put on; which item has which pattern is not kept."""
+        parts = (self, less, more)
+        weights = (self.weight_P, -less.weight_P, more.weight_P)
+        key_P, weight_P, first = _summed(np.concatenate([each.key_P for each in parts]), np.concatenate(weights))
+        labelers_BPV, researchers_BPV = (
+            np.concatenate([getattr(each, name) for each in parts], axis=1)[:, first]
+            for name in ("labelers_BPV", "researchers_BPV")
+        )
+        return Tally(labelers_BPV, researchers_BPV, weight_P, key_P, np.zeros(0, np.int64))
 
-def tally(aspect: Aspect, at_N: Array, researcher_N: Array, items: int) -> Tally:
-    """Counts the ballots of answers that are sorted by item.
+
+@dataclass(frozen=True)
+class Pile:
+    """How often each of some numbers came. Shapes   key_P: the numbers, sorted; weight_P: how often, 1 or more."""
+
+    key_P: Array
+    weight_P: Array
+
+    def changed(self, less: Pile, more: Pile) -> Pile:
+        """With the numbers of `less` taken off and those of `more` put on."""
+        weights = (self.weight_P, -less.weight_P, more.weight_P)
+        return Pile(*_summed(np.concatenate([each.key_P for each in (self, less, more)]), np.concatenate(weights))[:2])
+
+
+def pile(key_N: Array) -> Pile:
+    """Counts numbers.
+
+    Example  >>> pile(np.array([5, 3, 5])).changed(pile(np.array([5, 3])), pile(np.array([9]))).key_P.tolist()
+             [5, 9]
+    """
+    return Pile(*np.unique(key_N.astype(np.int64), return_counts=True))
+
+
+def _summed(key_M: Array, weight_M: Array) -> tuple[Array, Array, Array]:
+    """Each key once with the sum of its weights, without those whose sum is 0; and where it stands first."""
+    key_P, first, place = np.unique(key_M, return_index=True, return_inverse=True)
+    weight_P = np.zeros(len(key_P), np.int64)
+    np.add.at(weight_P, place, weight_M)
+    kept = weight_P != 0
+    return key_P[kept], weight_P[kept], first[kept]
+
+
+def tally(aspect: Aspect, at_N: Array, researcher_N: Array) -> Tally:
+    """Counts the ballots of answers that are sorted by item; `at` is 0 for the first one, and goes up by one.
 
     An item's answers are added up as random 64-bit numbers, one for each ballot, group and code: equal sums are equal
     counts, but for a chance of one in a thousand million among a million items.
     """
     ballots, codes = len(aspect.ballots), aspect.codes
-    pattern_I = np.zeros(items, np.int64)
     if not len(at_N) or not ballots:
-        nothing = np.zeros((ballots, 0, max(codes, 1)), np.int64)
-        return Tally(nothing, nothing, np.zeros(0, np.int64), pattern_I)
+        nothing, none = np.zeros((ballots, 0, max(codes, 1)), np.int64), np.zeros(0, np.int64)
+        return Tally(nothing, nothing, none, none.astype(np.uint64), none)
     signs = np.random.default_rng(0).integers(0, 2**64, (ballots, 2, codes + 1), dtype=np.uint64)
     signs[:, :, codes] = 0  # of no answer
     group_N = researcher_N.astype(np.int8)
@@ -170,13 +215,10 @@ def tally(aspect: Aspect, at_N: Array, researcher_N: Array, items: int) -> Tally
         place_N += np.where(ballot.code_N == MISSING, codes, ballot.code_N)
         key_N += sign.ravel()[place_N]
     starts = np.flatnonzero(np.append(True, at_N[1:] != at_N[:-1]))
-    _, first, pattern, weight_P = np.unique(
+    key_P, first, pattern_I, weight_P = np.unique(
         np.add.reduceat(key_N, starts), return_index=True, return_inverse=True, return_counts=True
     )
-    pattern_I[at_N[starts]] = pattern
-    shown_I = np.zeros(items, dtype=bool)
-    shown_I[at_N[starts[first]]] = True
-    rows = np.flatnonzero(shown_I[at_N])
+    rows = ranges(starts[first], np.append(starts, len(at_N))[first + 1])
     place, group = pattern_I[at_N[rows]], group_N[rows].astype(np.int64)
     found = np.zeros((2, ballots, len(weight_P), codes), np.int64)
     for b, ballot in enumerate(aspect.ballots):
@@ -184,7 +226,7 @@ def tally(aspect: Aspect, at_N: Array, researcher_N: Array, items: int) -> Tally
         said = code != MISSING
         key = (group[said] * len(weight_P) + place[said]) * codes + code[said]
         found[:, b] = np.bincount(key, minlength=2 * len(weight_P) * codes).reshape(2, -1, codes)
-    return Tally(found[0], found[1], weight_P, pattern_I)
+    return Tally(found[0], found[1], weight_P, key_P, pattern_I)
 
 
 def within(counts_UV: Array, *, near: bool = False) -> tuple[Array, Array]:
@@ -268,3 +310,16 @@ def with_most_others(counts_UV: Array) -> tuple[Array, Array]:
         all_U += np.where(clear_U, counts_UV[..., c], 0)
         agree_U += np.where(clear_U & (others_UV[..., c] == most_U), counts_UV[..., c], 0)
     return agree_U, all_U
+
+
+def alike(a: Answers, b: Answers) -> tuple[Array, Array]:
+    """Of each two answers: on how many votes of the first aspect they agree, and of how many; ties are left out."""
+    agree_N, all_N = np.zeros(len(a), np.int64), np.zeros(len(a), np.int64)
+    one, other = aspects(a)[0], aspects(b)[0]
+    for x, y in zip(one.ballots, other.ballots, strict=True):
+        said = (x.code_N != MISSING) & (y.code_N != MISSING)
+        if one.tie:
+            said &= (x.code_N < one.strict) & (y.code_N < other.strict)
+        agree_N += said & (np.abs(x.code_N - y.code_N) <= (one.shape == "scale"))
+        all_N += said
+    return agree_N, all_N

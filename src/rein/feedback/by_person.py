@@ -1,7 +1,6 @@
 """Who agrees with whom: everyone with everyone, each labeler with the researchers, and how much surer ones agree more.
 
-Flow     the first answers to a question, and their votes → `matrix_and_kappas`, `with_researchers`, `confidence` →
-         JSON of agreement.report
+Flow     `Counts` of a question → `matrix_and_kappas`, `with_researchers`, `confidence` → JSON of agreement.report
 
 Source   Stiennon 2020, Appendix C: labels whose confidence is above a labeler's own threshold, from which on they
          agree with researchers in 80%.
@@ -13,26 +12,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
-from rein.feedback.ballots import MISSING, NEITHER, VOTE_POINTS, Aspect, Tally, choice_of, with_others
+from rein.feedback.ballots import NEITHER, VOTE_POINTS, Aspect, Tally, choice_of
+from rein.feedback.counts import EVEN, MOST_PEOPLE, UNSURE, Counts, numbers_of
 from rein.feedback.estimates import Number, share, shares, told, undefined, wilson
-from rein.feedback.judgements import Answers, Judgements, Person
+from rein.feedback.judgements import Judgements, Person
 from rein.feedback.reliability import cohen
 
 Array = npt.NDArray[Any]
 
 LEAST_SHARED = 20  # choices that two people have in common, for a kappa of theirs
 MOST_KAPPAS = 40  # pairs of people that have one: those with the most in common
-MOST_PEOPLE = 40  # in the matrix: those with the most answers
 CONFIDENT = 0.8  # agreement with researchers that labels count as confident from
-EVEN = 5  # of the 9 points of a comparison
 LEAST_CONFIDENT = 20  # pairs with researchers that a labeler's threshold is found from
 
 STRICT = "Agreeing pairs / all pairs of answers to the same item by two people; pairs with a tie are left out."
 TIES = "Agreeing pairs / all pairs of answers to the same item by two people; a tie agrees with a tie alone."
 NO_RESEARCHER = "No item has answers of a labeler and of a researcher."
-_WITH = "A labeler's answers that agree with a researcher's / all pairs; ties are left out, ratings agree within one."
+AGREE_WITH = (
+    "A labeler's answers that agree with a researcher's / all pairs; ties are left out, ratings agree within one."
+)
 
 
 def named(person: Person) -> dict[str, Any]:
@@ -40,12 +39,17 @@ def named(person: Person) -> dict[str, Any]:
     return {"id": person.id, "name": person.name, "researcher": person.researcher}
 
 
-def matrix_and_kappas(judgements: Judgements, answers: Answers, aspect: Aspect) -> dict[str, Any]:
+def matrix_and_kappas(judgements: Judgements, aspect: Aspect, counts: Counts) -> dict[str, Any]:
     """Everyone against everyone: the matrix of agreement, and Cohen's kappa of those who share enough."""
-    written_P = np.bincount(answers.who, minlength=len(judgements.people))
+    written_P = counts.first_P
     chosen = [int(each) for each in np.argsort(-written_P, kind="stable")[:MOST_PEOPLE] if written_P[each]]
     chosen.sort(key=lambda p: (not judgements.people[p].researcher, judgements.people[p].name))
-    tables_PVPV, shared_PP = _tables(answers, aspect, chosen, len(judgements.people), len(judgements.items))
+    assert counts.both is not None, f"each two are not counted of {aspect.name}"
+    places = np.searchsorted(counts.seen, np.array(chosen, np.int64))
+    tables_PVPV, shared_PP = (
+        counts.both[0][places][:, :, places].astype(float),
+        counts.both[1][np.ix_(places, places)].astype(float),
+    )
     people = [judgements.people[each] for each in chosen]
     n, strict = len(chosen), aspect.strict
     rows = _matrix(tables_PVPV[:, :strict, :, :strict], shared_PP, STRICT)
@@ -86,48 +90,22 @@ def _matrix(tables_PVPV: Array, shared_PP: Array, how: str) -> list[list[Number 
     ]
 
 
-def _tables(answers: Answers, aspect: Aspect, chosen: list[int], people: int, items: int) -> tuple[Array, Array]:
-    """How often two people gave each two codes, shape (P, codes, P, codes), and how many items they have in common."""
-    n, codes = len(chosen), aspect.codes
-    place_P = np.full(people, MISSING)
-    place_P[chosen] = np.arange(n)
-    place_N = place_P[answers.who]
-    tables = np.zeros((n * codes, n * codes))
-    voted = np.zeros((items, n), dtype=bool) if len(aspect.ballots) > 1 else None
-    for ballot in aspect.ballots:
-        taken = (place_N != MISSING) & (ballot.code_N != MISSING)
-        at, place, code = answers.at[taken], place_N[taken], ballot.code_N[taken].astype(np.int64)
-        ends = np.append(0, np.cumsum(np.bincount(at, minlength=items)))
-        said = sparse.csr_array((np.ones(len(at)), place * codes + code, ends), shape=(items, n * codes))
-        tables += (said.T @ said).toarray()
-        if voted is not None:
-            voted[at, place] = True
-    found = tables.reshape(n, codes, n, codes)
-    shared = found.sum((1, 3)) if voted is None else voted.T.astype(float) @ voted.astype(float)
-    return found, shared
+def with_researchers(judgements: Judgements, counts: Counts) -> list[Number]:
+    """Each labeler's agreement with researchers; of each of `people`."""
+    _, who, agree, total = numbers_of(counts.with_researchers.key_P)
+    people = len(judgements.people)
+    return shares(agree, total, who, people, AGREE_WITH, NO_RESEARCHER, counts.with_researchers.weight_P)
 
 
-def with_researchers(
-    judgements: Judgements, answers: Answers, aspect: Aspect, counted: Tally
-) -> tuple[list[Number], Array, Array]:
-    """Each labeler's agreement with researchers; and of each answer, with how many it agrees, of how many."""
-    agree_N, all_N = with_others(aspect, answers.at, counted.researchers_BPV, counted.pattern_I)
-    labeler_N = ~judgements.researchers()[answers.who]
-    agree_N, all_N = agree_N * labeler_N, all_N * labeler_N
-    numbers = shares(agree_N, all_N, answers.who, len(judgements.people), _WITH, NO_RESEARCHER)
-    return numbers, agree_N, all_N
-
-
-def labelers(judgements: Judgements, answers: Answers) -> list[int]:
+def labelers(judgements: Judgements, written_P: Array) -> list[int]:
     """Places of the labelers among those who answered."""
-    written_P = np.bincount(answers.who, minlength=len(judgements.people))
     return [p for p in np.flatnonzero(written_P).tolist() if not judgements.people[p].researcher]
 
 
 # ------------------------------------------------------------------------------------------------ confidence
 
 
-def confidence(judgements: Judgements, answers: Answers, votes: Tally, agree_N: Array, all_N: Array) -> dict[str, Any]:
+def confidence(judgements: Judgements, counts: Counts, votes: Tally) -> dict[str, Any]:
     """Whether those who were surer agree more, and from where on each labeler's answers agree with researchers'.
 
     Confidence is how far from even an answer is on the 9-point scale: |points − 5|.
@@ -157,25 +135,23 @@ def confidence(judgements: Judgements, answers: Answers, votes: Tally, agree_N: 
                 ),
             }
         )
-    rows = np.flatnonzero(all_N)
-    few = answers.of_order(rows, light=True)
-    return {"steps": steps, "people": _thresholds(judgements, few, agree_N[rows], all_N[rows]), "aim": CONFIDENT}
+    return {"steps": steps, "people": _thresholds(judgements, counts), "aim": CONFIDENT}
 
 
-def _thresholds(judgements: Judgements, answers: Answers, agree_N: Array, all_N: Array) -> list[dict[str, Any]]:
+def _thresholds(judgements: Judgements, counts: Counts) -> list[dict[str, Any]]:
     """Each labeler's lowest distance from even from which on their answers agree with researchers' in CONFIDENT."""
     people = len(judgements.people)
-    counted = ~np.isnan(answers.points)
-    far = np.rint(np.abs(answers.points[counted] - EVEN)).astype(np.int64)
-    who, agree, total = answers.who[counted], agree_N[counted], all_N[counted]
+    assert counts.surely is not None, "a comparison has a distance from even"
+    far, who, agree, total = numbers_of(counts.surely.key_P)
     how = "Agreement with researchers of a labeler's answers at least as far from even (Stiennon 2020, Appendix C)."
     none = "No answer of theirs is on an item that a researcher has answered."
-    by_distance = [
-        shares(agree[far >= distance], total[far >= distance], who[far >= distance], people, how, none)
-        for distance in range(1, EVEN)
-    ]
+    by_distance = []
+    for distance in range(1, EVEN):
+        here = (far >= distance) & (far != UNSURE)
+        by_distance.append(shares(agree[here], total[here], who[here], people, how, none, counts.surely.weight_P[here]))
+    held_against = np.bincount(who, minlength=people)
     found = []
-    for p in labelers(judgements, answers):
+    for p in labelers(judgements, held_against):
         person = judgements.people[p]
         enough = [
             n for n, each in enumerate(by_distance) if each[p]["value"] is not None and each[p]["n"] >= LEAST_CONFIDENT

@@ -178,11 +178,11 @@ def _wishes(me: _Member) -> Iterator[tuple[str, bool]]:
 
 
 def _own_again(conn: Connection, me: _Member) -> int | None:
-    """An item that this person answered some time ago and was not given again yet."""
+    """An item that this person answered some time ago, was not given again yet, and knows nobody else's answer to."""
     if any(question.kind in _WRITTEN for question in me.settings.questions):
         return None
     own = (
-        select(assignment.c.id, assignment.c.item)
+        select(assignment.c.id, assignment.c.item, assignment.c.told_ms)
         .where(assignment.c.person == me.person, assignment.c.project == me.project,
                assignment.c.state == "submitted")
         .order_by(assignment.c.id.desc())
@@ -197,6 +197,7 @@ def _own_again(conn: Connection, me: _Member) -> int | None:
         .join(item, item.c.id == own.c.item)
         .join(batch, batch.c.id == item.c.batch)
         .where(item.c.role == "work", ~item.c.closed, batch.c.frozen_ms.is_(None), ~once.exists())
+        .where(own.c.told_ms.is_(None))
         .order_by(own.c.id)
     ).scalars().all()  # fmt: skip
     return found[draw("again", me.settings.seed, me.person, me.claims) % len(found)] if found else None
@@ -225,7 +226,8 @@ def _lend(conn: Connection, now: int, me: _Member, item_id: int, turn: int) -> t
     of = {"of_item": item_id, "of_person": me.person, "of_turn": turn}
     again = {"new_instruction": me.instruction, "new_ms": now, "end_ms": row["lease_ms"]}
     found = conn.execute(_TAKE_UP, of | again).mappings().first()
-    lease = dict(found) if found else {**row, "id": _new(conn, row), "notes": None, "revealed_ms": None}
+    fresh = {"notes": None, "revealed_ms": None, "told_ms": None}
+    lease = dict(found) if found else {**row, "id": _new(conn, row), **fresh}
     if asked["role"] == "work" and turn == 0:
         refresh(conn, item_id, claimed=True)
     conn.execute(_ONE_MORE, {"of_person": me.person, "of_project": me.project})
@@ -287,10 +289,14 @@ def own(conn: Connection, person_id: int, assignment_id: int) -> dict[str, Json]
 def heartbeat(conn: Connection, now: int, person_id: int, ids: Iterable[int]) -> dict[int, int]:
     """Makes a person's leases longer: of those that are still theirs, the new ends.
 
+    Who was stopped holds nothing any longer, and in a closed project nobody does: there leases run out.
+
     Raises   Refused: too_many.
     """
     kept = {}
     for row in _open_ones(conn, person_id, ids):
+        if row.closed or row.member_state in (None, "stopped"):
+            continue  # it runs out, and is then others'
         kept[row.id] = _end(now, Project.from_json(row.settings))
         conn.execute(_LENGTHEN, {"of_id": row.id, "end_ms": kept[row.id]})
     return kept
@@ -306,11 +312,17 @@ def release(conn: Connection, now: int, person_id: int, ids: Iterable[int]) -> N
 
 
 def expire(conn: Connection, now: int) -> int:
-    """Takes back what was not handed in by the end of its lease; returns how many."""
+    """Takes back what was not handed in by the end of its lease, in every project; returns how many."""
     ended = conn.execute(_ENDED, {"now_ms": now}).scalars().all()
     for number in ended:
         give_back(conn, number, "expired")
     return len(ended)
+
+
+def take_back(conn: Connection, person_id: int, project_id: int) -> None:
+    """Gives back all that a person holds of a project: they were stopped."""
+    for row in conn.execute(_IN_HAND, {"of_person": person_id, "of_project": project_id}).all():
+        give_back(conn, row.id, "released")
 
 
 def give_back(conn: Connection, assignment_id: int, state: str) -> None:
@@ -325,8 +337,9 @@ def _open_ones(conn: Connection, person_id: int, ids: Iterable[int]) -> Sequence
     if len(numbers) > MOST_AT_ONCE:
         raise Refused("too_many", f"At most {MOST_AT_ONCE} items at once.")
     return conn.execute(
-        select(assignment.c.id, project.c.settings)
+        select(assignment.c.id, project.c.settings, project.c.closed, member.c.state.label("member_state"))
         .join(project, project.c.id == assignment.c.project)
+        .outerjoin(member, (member.c.project == assignment.c.project) & (member.c.person == assignment.c.person))
         .where(assignment.c.id.in_(numbers), assignment.c.person == person_id, assignment.c.state == "open")
         .order_by(assignment.c.id)
     ).all()  # fmt: skip

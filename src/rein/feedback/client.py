@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -27,6 +28,26 @@ Json = Any
 PATIENCE_S = 30.0
 FIRST_WAIT_S = 0.05  # doubled with every try, up to two seconds
 LONGEST_WAIT_S = 2.0
+
+
+def checked_address(address: str) -> str:
+    """The address of a server, without a slash at its end.
+
+    Example  >>> checked_address("https://labels.example.org/")
+             'https://labels.example.org'
+    Raises   UserError for one that does not begin with http:// or https://, and for one without a name.
+    """
+    try:
+        found = urlsplit(address)
+        usable = found.scheme in ("http", "https") and bool(found.hostname) and address.isprintable()
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UserError(
+            f"--address is {address!r}, which is no address of a server.",
+            "Write http:// or https:// and its name, as `rein label serve` prints it: http://127.0.0.1:8423.",
+        )
+    return address.rstrip("/")
 
 
 class Denied(Exception):
@@ -218,7 +239,7 @@ class Client:
         patience_s: float | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`key`: of a person, from the account page; without one, `login`, `join` or `enter` comes first.
+        """`key`: of a researcher, made on the page "People"; without one, `login`, `join` or `enter` comes first.
 
         `patience_s`: how long an answer is waited for, all tries together; PATIENCE_S if not given.
         """

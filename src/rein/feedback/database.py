@@ -49,6 +49,8 @@ class Address:
 
     url: URL
     path: Path | None  # of the file; None: PostgreSQL
+    only_read: str = ""  # how SQLite opens a file that may not be written
+    found: tuple[int, int] | None = None  # of one that is read without locks: its size and time when it was opened
 
     def __str__(self) -> str:
         return str(self.path) if self.path else self.url.set(drivername="postgresql").render_as_string()
@@ -91,6 +93,47 @@ def address_of(text: str | Path) -> Address:
 def _file(path: Path) -> Address:
     path = path.absolute()
     return Address(URL.create("sqlite", database=str(path)), path)
+
+
+def for_reading(address: Address) -> Address:
+    """The address as it is; or, of a SQLite file that may not be written, one by which it can be read.
+
+    Readers of a log (WAL) need its index beside it. Where there is one, it is used with its locks. Where there is no
+    log, the file is whole by itself, and is read without locks: `check_unmoved` says whether it stayed so.
+
+    Raises   StoreFault for a file that may not be read, and for a log without its index, which cannot be made.
+    """
+    path = address.path
+    if path is None or not path.is_file() or _may_be_written(path):
+        return address
+    if not os.access(path, os.R_OK):
+        raise StoreFault(f"{path} may not be read.", "Ask its owner for the right to, or name another.")
+    log, index = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
+    if not index.exists() and log.exists() and log.stat().st_size:
+        raise StoreFault(
+            f"{path} may not be written, and its last changes are still in {log.name}, which cannot be read so.",
+            f"Copy both to a folder where you may write, and name that copy; or let its owner run `rein label people`, "
+            f"which moves {log.name} into it.",
+        )
+    how = {"mode": "ro"} if index.exists() else {"mode": "ro", "immutable": "1"}
+    url = URL.create("sqlite", database=path.as_uri(), query={**how, "uri": "true"})
+    words = "&".join(f"{name}={value}" for name, value in how.items())
+    return Address(url, path, words, None if index.exists() else _state(path))
+
+
+def check_unmoved(address: Address) -> None:
+    """Raises StoreFault where a file was written while it was read without locks: what was read may be torn."""
+    if address.found and address.path and _state(address.path) != address.found:
+        raise StoreFault(f"{address} was changed by somebody while it was read.", "Do the same again.")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _may_be_written(path: Path) -> bool:
+    return all(os.access(one, os.W_OK) for one in (path, path.parent))
 
 
 def writing_engine(address: Address, patience_s: float) -> Engine:
@@ -199,7 +242,7 @@ def to_json(value: Any) -> str:
     return text
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, only_read: str = "") -> None:
     """Whether a file can be a store.
 
     Only SQLite opens it: this process may have it open already, and whoever closes a file gives all locks back that
@@ -209,16 +252,15 @@ def check_file(path: Path) -> None:
     """
     if not path.is_file():
         raise StoreFault(f"{path} is no file, but a folder or the like.", "Name a file.")
-    for one in (path, path.parent):
-        if not os.access(one, os.W_OK):
-            raise StoreFault(
-                f"{path} may not be written: {one} is not this user's to change.",
-                "Put the store where you may write the file and its folder.",
-            )
+    if not only_read and not _may_be_written(path):
+        raise StoreFault(
+            f"{path} may not be written: it or its folder is not this user's to change.",
+            "Put the store where you may write the file and its folder.",
+        )
     log = path.with_name(path.name + "-wal")
     if log.exists() and log.stat().st_size:
         return  # page 1 comes first when the log is moved into the file: only without a log does it tell the whole size
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as raw:
+    with closing(sqlite3.connect(f"{path.as_uri()}?{only_read or 'mode=rw'}", uri=True)) as raw:
         (pages,), (page_bytes,) = (
             raw.execute("PRAGMA page_count").fetchone(),
             raw.execute("PRAGMA page_size").fetchone(),
@@ -228,6 +270,15 @@ def check_file(path: Path) -> None:
         raise StoreFault(
             f"{path} is damaged: it is cut short, {size:,} bytes of {pages * page_bytes:,}.", "Restore a backup of it."
         )
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names of a folder's files survive a power cut."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def network_disk(path: Path) -> str | None:

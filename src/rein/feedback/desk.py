@@ -65,6 +65,13 @@ def check_changeable(desk: Desk) -> None:
         raise Refused("frozen", "The batch of this item takes no more changes.")
     if desk.item["role"] == "onboarding":
         raise Refused("frozen", "A practice item cannot be changed once its right answer was shown.")
+    check_untold(desk)
+
+
+def check_untold(desk: Desk) -> None:
+    """Whether the person may still say something of their own here. Raises Refused: frozen."""
+    if desk.lease["told_ms"] is not None:
+        raise Refused("frozen", "You have seen what a researcher said of this item, so your answer stays as it was.")
 
 
 def check_fresh(conn: Connection, person_id: int, key: str) -> None:

@@ -19,7 +19,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from sqlalchemy import Connection, select
 from rein.config import setting
 from rein.errors import UserError, suggestion
 from rein.feedback import tables
+from rein.feedback.exchange.seen import HOW, seen_of, unseen_line
 from rein.feedback.items import NewItem, add_items, load_project
 from rein.feedback.kinds import KINDS
 from rein.feedback.labelers import lead
@@ -168,6 +169,7 @@ class Prompt:
     reference: str | None
     split: str
     line: int
+    unseen: Mapping[str, Json] = field(default_factory=dict)  # the line's other fields
 
 
 @dataclass(frozen=True)
@@ -190,11 +192,11 @@ def draw(config: DrawConfig) -> None:
       rein label draw --project tldr --prompts posts.jsonl --policy now=runs/ppo --best-of 16 --pairs "now-bo16:now=1"
       rein label draw --project ranked --prompts prompts.jsonl --policy sft=runs/sft --pairs "sft:sft:sft:sft=1"
     """
-    prompts = list(read_prompts(config.prompts, config.query))
     store = Store.open(config.store)
     try:
         with store.reading() as conn:
             project_id, project = _project(conn, config.project)
+        prompts = list(read_prompts(config.prompts, config.query, project.fields))
         _check_sizes(config.groups(), project)
         from rein.feedback.policies import Policies  # torch, which nothing else here needs
 
@@ -207,6 +209,8 @@ def draw(config: DrawConfig) -> None:
     finally:
         store.close()
     _say(config, tally, config.n - len(left))
+    if unseen := dict.fromkeys(name for prompt in prompts for name in prompt.unseen):
+        print(unseen_line(list(unseen)))
 
 
 def _project(conn: Connection, name: str) -> tuple[int, Project]:
@@ -289,6 +293,8 @@ def item_of(config: DrawConfig, plan: Plan, texts: Sequence[str | None]) -> tupl
         for at in kept
     ]
     drawn = {"drawn": {"group": ":".join(plan.group), "line": plan.prompt.line}}
+    if plan.prompt.unseen:
+        drawn["row"] = dict(plan.prompt.unseen)
     item = NewItem(
         key=plan.key, context=dict(plan.prompt.context), candidates=candidates, role=config.role, batch=config.batch,
         split=plan.prompt.split, extra=drawn,
@@ -316,11 +322,12 @@ def _say(config: DrawConfig, tally: Counter[str], before: int) -> None:
 # ------------------------------------------------------------------------------------------------ prompts and plans
 
 
-def read_prompts(path: Path, template: str = "") -> Iterator[Prompt]:
+def read_prompts(path: Path, template: str = "", fields: Sequence[str] | None = ()) -> Iterator[Prompt]:
     """The prompts of a file of JSON lines.
 
     A row is {"prompt": …} or fields of a context; "reference", "split" and "id" are not shown.
 
+    fields   of the project: what of a row labelers are shown (exchange/seen.py); None: all of it
     Raises   UserError when there is no such file, or for a row that nothing can be made of, with its line.
     """
     if not path.is_file():
@@ -329,13 +336,18 @@ def read_prompts(path: Path, template: str = "") -> Iterator[Prompt]:
     for line, row in enumerate(read_rows(path), 1):
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {line}, is no JSON object.", 'Write {"prompt": "…"}.')
-        context = {name: value for name, value in row.items() if name not in ("reference", "split", "id")}
-        query = _query(template, context, f"{path}, line {line}")
+        where = f"{path}, line {line}"
+        whole = {name: value for name, value in row.items() if name not in ("reference", "split", "id")}
+        context, unseen = (whole, {}) if fields is None else seen_of(whole, fields)
+        if not context and any(isinstance(value, str) for value in unseen.values()):
+            names = ", ".join(map(repr, list(unseen)[:8]))
+            raise UserError(f"{where}, has no field that labelers are shown, but {names}.", f"{HOW}.")
+        query = _query(template, whole if template else context, where)
         reference = row.get("reference")
         if reference is not None and not isinstance(reference, str):
             raise UserError(f"{path}, line {line}, has a reference that is no text.", "Write it as a string.")
         some = True
-        yield Prompt(context, query, reference, str(row.get("split", "train")), line)
+        yield Prompt(context, query, reference, str(row.get("split", "train")), line, unseen)
     if not some:
         raise UserError(f"{path} has no prompts.", 'Write lines such as {"prompt": "…"}.')
 

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from types import EllipsisType
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, null, select, update
@@ -26,19 +27,20 @@ from rein.feedback.kinds import KINDS, BadValue, check_question
 from rein.feedback.project import MAX_SHOWN, Project, Question
 from rein.feedback.queue import ROOM, refresh, upsert
 from rein.feedback.refused import MOST_ID, MOST_KEY, Refused, is_id, unstorable
-from rein.feedback.tables import ITEM_ROLES, batch, cursor, item, project
+from rein.feedback.tables import ITEM_ROLES, batch, cursor, feedback, item, project
 
 Json = Any
 T = TypeVar("T")
 
 MOST_ITEM = 1_000_000  # characters of an item's context, or of one candidate
+_OTHER_NAME = "Ask the new one under another name."
 _AT_ONCE = 500  # rows of a statement
 _SHARES = ("calibration_share", "gold_share", "repeat_share", "drift_share")
 _FRACTIONS = (*_SHARES, "uniform_share", "pass_agreement")
 # (setting, least, most): whole numbers
 _RANGES = (
     ("overlap", 1, 1000), ("lease_s", 1, 10**7), ("ahead", 1, 50), ("onboarding", 0, 10_000),
-    ("demonstration_chars", 1, 20_000), ("seed", -MOST_ID, MOST_ID),
+    ("seed", -MOST_ID, MOST_ID),
 )  # fmt: skip
 
 
@@ -103,7 +105,8 @@ def create_project(conn: Connection, now: int, settings: Project) -> int:
 def change_project(conn: Connection, now: int, project_id: int, settings: Project) -> None:
     """Gives a project other settings. What was answered keeps what it was asked; items keep how many they want.
 
-    Raises   Refused: unknown; bad_value also for a question that became another kind while it has answers.
+    Raises   Refused: unknown; bad_value also for a question of another kind than what there is under its name:
+             answers, taken back or of a question that was asked no more, and right answers.
     """
     _check_project(settings)
     _, before = load_project(conn, project_id)
@@ -114,14 +117,35 @@ def change_project(conn: Connection, now: int, project_id: int, settings: Projec
         if kinds.get(question.name, question.kind) != question.kind:
             raise Refused(
                 "bad_value",
-                f"The question {question.name} is of kind {kinds[question.name]} and its answers are too. Ask the new "
-                f"one under another name.",
+                f"The question {question.name} is of kind {kinds[question.name]} and its answers are too. "
+                f"{_OTHER_NAME}",
             )
+    for question in settings.questions:
+        if question.name not in kinds and (other := _other_kind(conn, project_id, question)):
+            raise Refused("bad_value", f"The question {question.name} was asked before, and has {other}. {_OTHER_NAME}")
     taken = select(project.c.id).where(project.c.name == settings.name, project.c.id != project_id)
     if conn.execute(taken).first():
         raise Refused("bad_value", f"There is a project {settings.name} already.")
     row = {"name": settings.name, "settings": settings.to_json()}
     conn.execute(update(project).where(project.c.id == project_id).values(row))
+
+
+def _other_kind(conn: Connection, project_id: int, question: Question) -> str:
+    """What there is under a question's name that is none of its kind's; empty when there is nothing."""
+    said = select(feedback.c.kind).where(
+        feedback.c.project == project_id, feedback.c.question == question.name, feedback.c.kind != question.kind
+    )
+    if found := conn.execute(said.limit(1)).scalar():
+        return f"answers of kind {found}"
+    known = select(item.c.key, item.c.gold, item.c.candidates).where(
+        item.c.project == project_id, item.c.gold.is_not(None)
+    )
+    asking = Project("", questions=(question,))
+    for key, gold, candidates in conn.execute(known):
+        right = {name: value for name, value in gold["answers"].items() if name == question.name}
+        if right and _wrong_gold(asking, {"answers": right}, len(candidates)):
+            return f"a right answer of another kind at item {key}"
+    return ""
 
 
 def load_project(conn: Connection, name: str | int) -> tuple[int, Project]:
@@ -233,7 +257,7 @@ def _misfit(settings: Project, new: NewItem, n: int) -> str:
 
 
 def _wrong_gold(settings: Project, gold: Mapping[str, Json], n: int) -> str:
-    answers = gold.get("answers")
+    answers = gold.get("answers") if isinstance(gold, Mapping) else None
     if not isinstance(answers, Mapping) or set(gold) - {"answers", "why"} or not isinstance(gold.get("why", ""), str):
         return 'its gold is not {"answers": {question: value}, "why": text}'
     names = [question.name for question in settings.questions]
@@ -352,13 +376,13 @@ def change_item(
     conn: Connection,
     item_id: int,
     *,
-    gold: Mapping[str, Json] | None = None,
+    gold: Mapping[str, Json] | EllipsisType | None = ...,
     priority: float | None = None,
     closed: bool | None = None,
     role: str | None = None,
     wanted: int | None = None,
 ) -> None:
-    """Changes what a researcher may change of an item. None leaves it as it is.
+    """Changes what a researcher may change of an item. None leaves it as it is; a gold of None is known no more.
 
     Raises   Refused: unknown; bad_value.
     """
@@ -370,10 +394,11 @@ def change_item(
     _, settings = load_project(conn, found["project"])
     changed: dict[str, Json] = {
         name: value
-        for name, value in (("gold", gold), ("priority", priority), ("closed", closed), ("role", role),
-                            ("wanted", wanted))
+        for name, value in (("priority", priority), ("closed", closed), ("role", role), ("wanted", wanted))
         if value is not None
-    }  # fmt: skip
+    }
+    if gold is not ...:
+        changed["gold"] = gold
     row = {**found, **changed}
     if role is not None and wanted is None:
         changed["wanted"] = row["wanted"] = max(found["wanted"] or settings.overlap, 1) if role == "work" else 0

@@ -1,7 +1,7 @@
 """What was said in a project, as columns in memory that follow the store: agreement and its monitors are read off them.
 
 Flow     table answer (+ feedback.value where a question has many numbers) → `Judgements.follow` → `Answers`, sorted
-         by item → agreement.py, monitors.py, selection.py
+         by item, and `Change`s of them → agreement.py, monitors.py, selection.py
 
 A first reading takes all rows; a later one takes those of items with a row of feedback since, so that a change of mind
 and an undo are followed as a new answer is. The store's transactions come one after another, so that nothing new has
@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,33 +24,19 @@ from sqlalchemy import Connection, Integer, Select, cast, func, select
 
 from rein.errors import suggestion
 from rein.feedback import tables as t
+from rein.feedback.columns import NONE, NOTHING, SPREAD, Answers, among, last_words, narrow, united
 from rein.feedback.items import load_project
 from rein.feedback.project import Project, Question
 from rein.feedback.refused import Refused
 
 Array = npt.NDArray[Any]
 
-NONE = -1  # of a column of small numbers: not known, or not so
-NOTHING = -2  # of `choice`, where -1 is neither
 # What is read of table `answer`, and as what it is kept.
 _READ = {
-    "assignment": "i8", "seq": "i8", "item": "i8", "who": "i8", "turn": "i8", "choice": "i8", "points": "f8",
-    "left": "i8", "longer": "i8", "active_ms": "i8", "at_ms": "i8",
+    "assignment": "i8", "seq": "i8", "item": "i8", "who": "i8", "turn": "i1", "choice": "i1", "points": "f4",
+    "left": "i1", "longer": "i1", "active_ms": "i8", "at_ms": "i8",
 }  # fmt: skip
-_KEPT = _READ | {
-    "who": "i4", "turn": "i1", "choice": "i1", "points": "f4", "left": "i1", "longer": "i1",
-}  # fmt: skip
-# Of a kind whose answers are many numbers: those of one answer, candidate by candidate.
-SPREAD: dict[str, Callable[[Mapping[str, Any], Question], list[float]]] = {
-    "rating": lambda value, question: value["ratings"],
-    "ranking": lambda value, question: value["ranks"],
-    "likert": lambda value, question: [
-        each.get(axis, np.nan) for each in value["axes"] for axis in question.axes
-    ],
-    "flags": lambda value, question: [
-        float(flag in each) for each in value["flags"] for flag in question.flags
-    ],
-}  # fmt: skip
+_PLACE = np.int32  # of a person
 SAMPLE = 20_000  # items whose texts are measured
 IDS = 500  # in one query
 _PART = 50_000  # rows of one
@@ -66,52 +52,8 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The answers to one question, sorted by item: columns of table `answer`, one entry each answer.
-
-    `who` is the person's place in `Judgements.people`, `at` the item's in `Judgements.items`. `last` says whether it
-    is the person's last word on the item in this turn, which only an imported one may not be. `values` (N, W) is what
-    SPREAD makes of an answer, NaN where there is nothing; None for other kinds.
-    """
-
-    question: Question
-    assignment: Array
-    seq: Array
-    item: Array
-    who: Array
-    turn: Array
-    choice: Array  # NOTHING where there is none
-    points: Array  # NaN where there are none
-    left: Array  # of left, longer and active_ms NONE is: not known
-    longer: Array
-    active_ms: Array
-    at_ms: Array
-    values: Array | None
-    at: Array
-    last: Array
-
-    def of(self, chosen: Array, *, light: bool = False) -> Answers:
-        """Those that are chosen, in their order; `light` leaves out which ones they are, and when they were given."""
-        return self if chosen.all() else self.of_order(np.flatnonzero(chosen), light=light)
-
-    def of_order(self, places: Array, *, light: bool = False) -> Answers:
-        """Those at these places, in the order of the places."""
-        columns = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        left_out = ("assignment", "seq", "item", "active_ms", "at_ms") if light else ()
-        taken: dict[str, Any] = {
-            name: each[:0] if name in left_out else each[places]
-            for name, each in columns.items()
-            if isinstance(each, np.ndarray)
-        }
-        return dataclasses.replace(self, **taken)
-
-    def __len__(self) -> int:
-        return len(self.who)
-
-
-@dataclass(frozen=True)
 class Special:
-    """An item that is not plain work: its role, and what is right of it where that is known."""
+    """An item that is not compared like all others: its role, and what is right of it where that is known."""
 
     role: str
     gold: Mapping[str, Any] | None
@@ -119,13 +61,24 @@ class Special:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long the texts of items are; NaN for those that are not in the sample.
+    """How long the texts of a sample of the items are.
 
-    Shapes   words_I of all that is read; log_ratio_I of the characters of candidate 1 to those of candidate 0.
+    Shapes   items_S: ids, sorted; words_S of all that is read; log_ratio_S of the characters of candidate 1 to those
+             of candidate 0, NaN where there are not two.
     """
 
-    words_I: Array
-    log_ratio_I: Array
+    items_S: Array
+    words_S: Array
+    log_ratio_S: Array
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was said of a few items before, and what is said now, question by question."""
+
+    items: Array  # ids, sorted
+    before: Mapping[str, Answers]
+    after: Mapping[str, Answers]
 
 
 class Judgements:
@@ -136,17 +89,19 @@ class Judgements:
         self.project_id = project_id
         self.project = Project("")
         self.answers: dict[str, Answers] = {}
-        self.people: list[Person] = []
+        self.people: list[Person] = []  # by id
         self.items = np.zeros(0, np.int64)  # ids, of all that was answered, sorted
-        self.batch = np.zeros(0, np.int64)  # of each
         self.batches: dict[int, str] = {}
         self.special: dict[int, Special] = {}
-        self._measured: dict[int, tuple[float, float]] = {}
-        self._lengths: Lengths | None = None
-        self._people_at: dict[int, int] = {}
-        self._policies: dict[int, tuple[str, ...]] = {}
         self.reports: dict[str | None, tuple[Any, Any]] = {}  # by batch: the state that it is of, and a report
-        self._placed = False  # whether `at` of all answers is right
+        self.sums: dict[str | None, Any] = {}  # by batch: what a report is computed from (counts.Sums)
+        self.changes: list[Change] = []  # since the first reading, or since they were too many
+        self.forgotten = 0  # changes that came before those
+        self._measured: dict[int, tuple[float, float]] = {}
+        self._lengths: tuple[Array, Lengths] | None = None  # of which items it is a sample, and the sample
+        self._ids = np.zeros(0, np.int64)  # of people
+        self._in_batch = np.zeros((2, 0), np.int64)  # items that ever were answered, sorted, and the batch of each
+        self._policies: dict[int, tuple[str, ...]] = {}
         self._seen = 0  # the last row of feedback that is in here
 
     # -------------------------------------------------------------------------------------------- following
@@ -170,13 +125,17 @@ class Judgements:
     def read_items(self, conn: Connection, of: Select[Any]) -> None:
         """Reads what everybody said of a few items, once: for the page of one person."""
         _, self.project = load_project(conn, self.project_id)
-        for question in self.project.questions:
-            self.answers[question.name] = self._read(conn, question, of)
+        self._take([self._read(conn, each, of) for each in self.project.questions])
         self._follow_items(conn)
         self._follow_people(conn)
 
     def _take_all(self, conn: Connection) -> None:
-        self.answers = {each.name: self._read(conn, each, None) for each in self.project.questions}
+        self._take([self._read(conn, each, None) for each in self.project.questions])
+
+    def _take(self, read: list[Answers]) -> None:
+        self.answers = {}
+        self.answers = {each.question.name: each for each in self._known(read)}
+        self._forget_changes()
 
     def _take_new(self, conn: Connection) -> bool:
         """Items with new feedback: what was said of them is left out, and what is said now put in.
@@ -191,14 +150,35 @@ class Judgements:
         changed = np.sort(np.array(conn.execute(touched).scalars().all(), dtype=np.int64))
         if len(changed) > len(self.items) // 4:
             return False
-        for question in self.project.questions:
-            old, new = self.answers[question.name], self._read(conn, question, touched)
-            self.answers[question.name] = _with_new(old, new, changed)
+        read = [self._read(conn, question, touched) for question in self.project.questions]
+        news = {each.question.name: each for each in self._known(read)}
+        before = {name: each.of_items(changed) for name, each in self.answers.items()}
+        now = {name: each.with_new(news[name], changed) for name, each in self.answers.items()}
+        after = {name: each.of_items(changed) for name, each in now.items()}
+        answered = united([each.items for each in (*before.values(), *after.values())])
+        self.changes.append(Change(answered, before, after))
+        self.answers = now
+        if sum(len(each.items) for each in self.changes) > max(len(self.items) // 20, IDS):
+            self._forget_changes()
         return True
 
+    def _forget_changes(self) -> None:
+        """Whoever has not followed them by now is quicker to count anew."""
+        self.forgotten += len(self.changes) + 1
+        self.changes = []
+
+    def _known(self, read: list[Answers]) -> list[Answers]:
+        """Answers with the places of people instead of their ids; of those that are held, the places are put right."""
+        ids = united([self._ids, *(np.unique(each.who) for each in read)])
+        if len(ids) > len(self._ids):
+            moved = np.searchsorted(ids, self._ids).astype(_PLACE)
+            self.answers = {name: dataclasses.replace(each, who=moved[each.who]) for name, each in self.answers.items()}
+            self._ids = ids
+            self._forget_changes()
+        return [dataclasses.replace(each, who=np.searchsorted(ids, each.who).astype(_PLACE)) for each in read]
+
     def _read(self, conn: Connection, question: Question, of: Select[Any] | None) -> Answers:
-        """The answers to a question, or those of some items; their places among the items are not known yet."""
-        self._placed = False
+        """The answers to a question, or those of some items; with the ids of people instead of their places."""
         a = t.answer.c
         small = [func.coalesce(cast(each, Integer), NONE) for each in (a.left_side, a.longer)]
         columns = (
@@ -211,9 +191,9 @@ class Judgements:
         # In the order of ix_answer_project: nothing is left to sort.
         found = conn.execute(select(*columns).where(wanted).order_by(a.item).execution_options(yield_per=_PART))
         parts = [np.array(list(map(tuple, part)), dtype=float) for part in found.partitions()]
-        rows = self._columns(parts)
-        nowhere = np.zeros(len(rows["seq"]), np.int32)
-        found_here = Answers(question, **rows, values=None, at=nowhere, last=_last_words(rows))
+        table = np.concatenate(parts) if parts else np.zeros((0, len(_READ)))
+        rows = {name: table[:, n].astype(kind) for n, (name, kind) in enumerate(_READ.items())}
+        found_here = Answers(question, **rows, values=None, last=last_words(rows))
         if question.kind not in SPREAD:
             return found_here
         spread = SPREAD[question.kind]
@@ -222,48 +202,22 @@ class Judgements:
         values = np.full((len(numbers), max(map(len, numbers.values()), default=0)), np.nan, np.float32)
         for n, key in enumerate(rows["assignment"].tolist()):
             values[n, : len(numbers[key])] = numbers[key]
-        return dataclasses.replace(found_here, values=values)
-
-    def _columns(self, parts: list[Array]) -> dict[str, Array]:
-        """Columns of their own types, and the people among them known."""
-        rows = np.concatenate(parts) if parts else np.zeros((0, len(_READ)))
-        ids = rows[:, list(_READ).index("who")].astype(np.int64)
-        for person in sorted(set(ids.tolist())):
-            self._people_at.setdefault(person, len(self._people_at))
-        known = np.fromiter(self._people_at, np.int64, len(self._people_at))
-        order = np.argsort(known)
-        columns = {name: rows[:, n].astype(kind) for n, (name, kind) in enumerate(_KEPT.items()) if name != "who"}
-        columns["who"] = order[np.searchsorted(known, ids, sorter=order)].astype(_KEPT["who"])
-        return columns
+        return dataclasses.replace(found_here, values=narrow(values, question))
 
     def _follow_items(self, conn: Connection) -> None:
-        if not self._placed:
-            self._find_places(conn)
-            self._placed = True
+        self.items = united([each.items for each in self.answers.values()])
+        new = self.items[~among(self.items, self._in_batch[0])]
+        if len(new):
+            self._read_batches(conn, new)
+        # Calibration items are compared like any other.
         special = select(t.item.c.id, t.item.c.role, t.item.c.gold).where(
-            t.item.c.project == self.project_id, t.item.c.role.in_([each for each in t.ITEM_ROLES if each != "work"])
+            t.item.c.project == self.project_id, t.item.c.role.in_(("gold", "onboarding", "drift"))
         )
-        self.special = {row.id: Special(row.role, row.gold) for row in conn.execute(special)}
+        self.special = {key: Special(role, gold) for key, role, gold in conn.execute(special)}
         names = select(t.batch.c.id, t.batch.c.name).where(t.batch.c.project == self.project_id)
         self.batches = {row.id: row.name for row in conn.execute(names)}
 
-    def _find_places(self, conn: Connection) -> None:
-        starts = {name: _first(each.item) for name, each in self.answers.items()}
-        found = [self.answers[name].item[first] for name, first in starts.items()]
-        items = found[0] if len(found) == 1 else _union(found)
-        if not np.array_equal(items, self.items):
-            self._read_batches(conn, items)
-        for name, first in starts.items():
-            answers = self.answers[name]
-            each = np.diff(np.append(first, len(answers)))
-            at = np.repeat(np.searchsorted(items, answers.item[first]).astype(np.int32), each)
-            self.answers[name] = dataclasses.replace(answers, at=at)
-
-    def _read_batches(self, conn: Connection, items: Array) -> None:
-        batch = np.zeros(len(items), np.int64)
-        known = _isin(items, self.items)
-        batch[known] = self.batch[np.searchsorted(self.items, items[known])]
-        new = items[~known]
+    def _read_batches(self, conn: Connection, new: Array) -> None:
         columns = select(t.item.c.id, t.item.c.batch)
         if len(new) > 20 * IDS:
             read = conn.execute(columns.where(t.item.c.project == self.project_id)).all()
@@ -271,16 +225,16 @@ class Judgements:
             read = [row for part in _parts(new) for row in conn.execute(columns.where(t.item.c.id.in_(part)))]
         pairs = np.array([tuple(row) for row in read], np.int64).reshape(-1, 2)
         pairs = pairs[np.argsort(pairs[:, 0])]
-        batch[~known] = pairs[np.searchsorted(pairs[:, 0], new), 1]
-        self.items, self.batch = items, batch
+        pairs = pairs[np.searchsorted(pairs[:, 0], new)]
+        self._in_batch = np.insert(self._in_batch, np.searchsorted(self._in_batch[0], new), pairs.T, axis=1)
 
     def _follow_people(self, conn: Connection) -> None:
         """Everybody anew: a role may have changed. Who is newer than this reader's moment stays as they were."""
-        before = dict(zip(self._people_at, self.people, strict=False))
-        known = {row.id: row for part in _parts(list(self._people_at)) for row in conn.execute(_people(part))}
+        before = {each.id: each for each in self.people}
+        known = {row.id: row for part in _parts(self._ids) for row in conn.execute(_people(part))}
         self.people = [
             Person(each, known[each].name, known[each].role != "labeler") if each in known else before[each]
-            for each in self._people_at
+            for each in self._ids.tolist()
         ]
 
     # ------------------------------------------------------------------------------------------- what is asked
@@ -291,32 +245,29 @@ class Judgements:
 
     def person_at(self, person_id: int) -> int | None:
         """A person's place in `people`; None for one who said nothing."""
-        return self._people_at.get(person_id)
+        found = np.flatnonzero(self._ids == person_id)
+        return int(found[0]) if len(found) else None
 
     def researchers(self) -> Array:
         """Of each of `people`, whether they are one."""
         return np.array([each.researcher for each in self.people], dtype=bool)
 
-    def with_role(self, *roles: str) -> Array:
-        """Of each of `items`, whether its role is one of these."""
-        special = np.sort(np.array([key for key, each in self.special.items() if each.role in roles], np.int64))
-        if "work" not in roles:
-            return _isin(self.items, special)
-        others = np.sort(np.array([key for key, each in self.special.items() if each.role not in roles], np.int64))
-        return ~_isin(self.items, others)
+    def of_role(self, *roles: str) -> Array:
+        """The items with one of these roles, of those that are in `special`; ids, sorted."""
+        return np.sort(np.array([key for key, each in self.special.items() if each.role in roles], np.int64))
 
-    def in_batch(self, name: str | None) -> Array:
-        """Of each of `items`, whether it is of this batch; of any, for None.
+    def in_batch(self, items: Array, name: str | None) -> Array:
+        """Of these items, which ever were answered, those of a batch; all of them, for None.
 
         Raises   Refused: unknown.
         """
         if name is None:
-            return np.ones(len(self.items), dtype=bool)
+            return items
         ids = [key for key, each in self.batches.items() if each == name]
         if not ids:
             raise Refused("unknown", f"There is no batch {name!r}. {suggestion(name, self.batches.values())}")
-        there: Array = self.batch == ids[0]
-        return there
+        found: Array = items[self._in_batch[1][np.searchsorted(self._in_batch[0], items)] == ids[0]]
+        return found
 
     def policies(self, conn: Connection, items: Sequence[int]) -> dict[int, tuple[str, ...]]:
         """Who wrote the candidates of these items, in their order."""
@@ -331,20 +282,25 @@ class Judgements:
         An item is in the sample where the hash of its id is among the lowest, so that a new one takes the place of
         no more than one other.
         """
-        if self._lengths is not None and len(self._lengths.words_I) == len(self.items):
-            return self._lengths
-        mixed = self.items.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # Knuth's multiplicative hash
-        places = np.argsort(mixed)[:SAMPLE]
-        chosen = self.items[places].tolist()
+        if self._lengths is None or not np.array_equal(self._lengths[0], self.items):
+            mixed = self.items.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # Knuth's multiplicative hash
+            if len(mixed) > SAMPLE:
+                chosen = self.items[mixed <= np.partition(mixed, SAMPLE - 1)[SAMPLE - 1]]
+            else:
+                chosen = self.items
+            same = self._lengths is not None and np.array_equal(self._lengths[1].items_S, chosen)
+            lengths = self._lengths[1] if self._lengths and same else self._lengths_of(conn, chosen)
+            self._lengths = self.items, lengths
+        return self._lengths[1]
+
+    def _lengths_of(self, conn: Connection, chosen: Array) -> Lengths:
         columns = select(t.item.c.id, t.item.c.context, t.item.c.candidates)
-        for part in _parts([each for each in chosen if each not in self._measured]):
+        ids = chosen.tolist()
+        for part in _parts([each for each in ids if each not in self._measured]):
             for row in conn.execute(columns.where(t.item.c.id.in_(part))):
                 self._measured[row.id] = _measured(row.context, row.candidates)
-        words_I, log_ratio_I = (np.full(len(self.items), np.nan) for _ in range(2))
-        found = np.array([self._measured[each] for each in chosen], dtype=float).reshape(-1, 2)
-        words_I[places], log_ratio_I[places] = found.T
-        self._lengths = Lengths(words_I, log_ratio_I)
-        return self._lengths
+        found = np.array([self._measured[each] for each in ids], dtype=float).reshape(-1, 2)
+        return Lengths(chosen, found[:, 0], found[:, 1])
 
 
 class Held:
@@ -381,60 +337,3 @@ def _parts(ids: Sequence[int] | Array) -> Iterator[list[int]]:
     listed = [int(each) for each in ids]
     for start in range(0, len(listed), IDS):
         yield listed[start : start + IDS]
-
-
-def _first(sorted_N: Array) -> Array:
-    """Where each value comes first."""
-    return np.flatnonzero(np.append(True, sorted_N[1:] != sorted_N[:-1])[: len(sorted_N)])
-
-
-def _isin(values_N: Array, sorted_M: Array) -> Array:
-    """Which values are among a few sorted ones; np.isin sorts the many."""
-    if not len(sorted_M):
-        return np.zeros(len(values_N), dtype=bool)
-    found: Array = sorted_M[np.minimum(np.searchsorted(sorted_M, values_N), len(sorted_M) - 1)] == values_N
-    return found
-
-
-def _union(parts: Sequence[Array]) -> Array:
-    together = np.sort(np.concatenate([*parts, np.zeros(0, np.int64)]))
-    return together[_first(together)]
-
-
-def _last_words(rows: dict[str, Array]) -> Array:
-    last = np.ones(len(rows["seq"]), dtype=bool)
-    if (rows["assignment"] < 0).any():  # else the store holds one of each person for an item and a turn
-        order = np.lexsort((rows["seq"], rows["turn"], rows["who"], rows["item"]))
-        again = np.ones(len(order) - 1, dtype=bool)
-        for name in ("item", "who", "turn"):
-            again &= rows[name][order[1:]] == rows[name][order[:-1]]
-        last[order[:-1][again]] = False
-    return last
-
-
-def _with_new(old: Answers, new: Answers, changed: Array) -> Answers:
-    """The old answers, but of the changed items the new ones; both are sorted by item. Long parts are copied whole."""
-    ends = [np.searchsorted(each.item, changed, side) for each in (old, new) for side in ("left", "right")]
-    cuts = list(zip(*(each.tolist() for each in ends), strict=True))
-    columns: dict[str, tuple[Array, Array]] = {
-        each.name: (getattr(old, each.name), getattr(new, each.name))
-        for each in dataclasses.fields(old)
-        if isinstance(getattr(old, each.name), np.ndarray)
-    }
-    if old.values is not None and new.values is not None:
-        columns["values"] = _as_wide(old.values, new.values)
-    together: dict[str, Any] = {}
-    for name, (held, fresh) in columns.items():
-        parts, start = [], 0
-        for low, high, first, last in cuts:
-            parts += [held[start:low], fresh[first:last]]
-            start = high
-        together[name] = np.concatenate([*parts, held[start:]])
-    return dataclasses.replace(old, **together)
-
-
-def _as_wide(a_NW: Array, b_NW: Array) -> tuple[Array, Array]:
-    """Both as wide as the wider one, NaN behind."""
-    width = max(a_NW.shape[1], b_NW.shape[1])
-    wide = [np.pad(each, ((0, 0), (0, width - each.shape[1])), constant_values=np.nan) for each in (a_NW, b_NW)]
-    return wide[0], wide[1]

@@ -1,15 +1,18 @@
 """A labeler's own page: how much, how fast, how near to the researchers, and what is to be learned from most.
 
-Flow     the store, a project, a person → `mine` → JSON for the page
+Flow     the store, a project, a person → `mine` → JSON → `tell`, which notes what they know by it → the page
 
     {"answers", "active_ms", "median_s": Number, "days": [{"day", "answers", "active_ms"}],
      "with_researchers": [{"question", "kind", "agreement": Number}],
-     "disagreements": [{"at_ms", "question", "kind", "context", "candidates": [{"text"}], "said", "right", "by", "why",
-                        "asked", "reply"}]}
+     "disagreements": [{"item", "at_ms", "question", "kind", "context", "candidates": [{"text"}], "said", "right", "by",
+                        "why", "asked", "reply"}]}    item: not on the page
+
+Practice is time, but no item: `answers`, `median_s` and `days` are of work, `active_ms` is of both.
 
 Nobody else is named and nobody is ranked. What a researcher said stands beside what the labeler said, in the order that
-the labeler saw; of practice items it is the known answer. Of gold items only what researchers answered is shown: their
-known answers stay unknown, and so does that they are gold. Numbers are of estimates.py.
+the labeler saw; of practice items it is the known answer. Gold items are left out: their answers stay unknown, and so
+does that they are gold. What was shown here is no judgement of one's own any more: the answer is fixed by then, and the
+item is not given to this person again. Numbers are of estimates.py.
 
 Source   Stiennon 2020, Appendix C: labelers are told how they do, and discuss what they disagree about.
 """
@@ -20,16 +23,17 @@ import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, func, or_, select, update
 from sqlalchemy.orm import aliased
 
 from rein.feedback import tables as t
-from rein.feedback.agreement import COMPARED
-from rein.feedback.ballots import aspects, tally
-from rein.feedback.by_person import EVEN, with_researchers
-from rein.feedback.estimates import undefined
+from rein.feedback.ballots import aspects, tally, with_others
+from rein.feedback.by_person import AGREE_WITH
+from rein.feedback.columns import Answers, among
+from rein.feedback.counts import EVEN
+from rein.feedback.estimates import share, undefined
 from rein.feedback.items import load_project
-from rein.feedback.judgements import Answers, Judgements
+from rein.feedback.judgements import Judgements
 from rein.feedback.kinds import KINDS
 from rein.feedback.monitors import DAY_MS, median_of
 from rein.feedback.project import Project
@@ -50,11 +54,13 @@ def mine(conn: Connection, project: int | str, person: int) -> Json:
     # One row for each time that an item was answered, whatever the number of questions.
     a = t.answer.c
     rows = conn.execute(
-        select(func.min(a.at_ms), func.max(a.active_ms))
+        select(func.min(a.at_ms), func.max(a.active_ms), func.max(a.item))
         .where(a.person == person, a.project == project_id)
         .group_by(a.assignment)
     ).all()
-    table = np.array([tuple(row) for row in rows], dtype=float).reshape(-1, 2)
+    every = np.array([tuple(row) for row in rows], dtype=float).reshape(-1, 3)
+    practice = select(t.item.c.id).where(t.item.c.project == project_id, t.item.c.role == "onboarding")
+    table = every[~np.isin(every[:, 2], conn.execute(practice).scalars().all())]
     timed = table[~np.isnan(table[:, 1]), 1]
     judgements = Judgements(project_id)
     judgements.read_items(conn, _with_a_researcher(project_id, person))
@@ -63,27 +69,58 @@ def mine(conn: Connection, project: int | str, person: int) -> Json:
     found: list[tuple[float, float, int, Json]] = []
     for question in settings.questions:
         answers = judgements.answers[question.name]
-        first = answers.of(judgements.with_role(*COMPARED, "gold")[answers.at] & (answers.turn == 0) & answers.last)
+        known = among(answers.item, judgements.of_role("onboarding", "gold"))
+        first = answers.of(~known & (answers.turn == 0) & answers.last)
         asked = aspects(first)
         if not asked:
             continue
         number = undefined(_NOBODY)
         if me is not None:
-            counted = tally(asked[0], first.at, judgements.researchers()[first.who], len(judgements.items))
-            numbers, agree_N, all_N = with_researchers(judgements, first, asked[0], counted)
-            number = numbers[me] if numbers[me]["value"] is not None else number
+            researcher_N = judgements.researchers()[first.who]
+            counted = tally(asked[0], first.at, researcher_N)
+            pairs = with_others(asked[0], first.at, counted.researchers_BPV, counted.pattern_I)
+            agree_N, all_N = (np.where(researcher_N, 0, each) for each in pairs)
+            own = first.who == me
+            number = share(agree_N[own], all_N[own], AGREE_WITH, _NOBODY)
             found += _against_researchers(first, me, agree_N, all_N)
         agreements.append({"question": question.name, "kind": question.kind, "agreement": number})
     found += _against_practice(conn, project_id, settings, person)
+    in_hand = set(
+        conn.execute(
+            select(t.assignment.c.item).where(
+                t.assignment.c.person == person, t.assignment.c.project == project_id, t.assignment.c.state == "open"
+            )
+        ).scalars()
+    )
+    found = [each for each in found if each[3]["item"] not in in_hand]  # their own again, with the sides mirrored
     found.sort(key=lambda each: each[:3], reverse=True)
     return {
         "answers": len(table),
-        "active_ms": int(timed.sum()),
+        "active_ms": int(np.nansum(every[:, 1])),
         "median_s": median_of(timed / 1000, "Median of active seconds for an item.", "No answer has a measured time."),
         "days": _days(table),
         "with_researchers": agreements,
         "disagreements": [_shown(conn, settings, person, each) for *_, each in found[:SHOWN]],
     }
+
+
+def tell(conn: Connection, now: int, person: int, page: Json) -> Json:
+    """The page as the person may see it, of which they know from now on what others said: their own answers stay.
+
+    What they took back, or were given again, since the page was made is not shown.
+    """
+    about = t.assignment.c
+    items = {each["item"] for each in page["disagreements"]}
+    leases = conn.execute(select(about.item, about.state).where(about.person == person, about.item.in_(items))).all()
+    states = {number: {lease.state for lease in leases if lease.item == number} for number in items}
+    shown = {number for number, found in states.items() if not found or ("submitted" in found and "open" not in found)}
+    conn.execute(
+        update(t.assignment)
+        .where(about.person == person, about.item.in_(shown), about.told_ms.is_(None))
+        .values(told_ms=now)
+    )
+    left = [each for each in page["disagreements"] if each["item"] in shown]
+    return {**page, "disagreements": [{n: v for n, v in each.items() if n != "item"} for each in left]}
 
 
 def _days(table: Any) -> list[Json]:
@@ -170,6 +207,7 @@ def _shown(conn: Connection, settings: Project, person: int, one: Json) -> Json:
     ).first()
     fields = settings.fields or tuple(item.context)
     return {
+        "item": one["item"],
         "at_ms": said.at_ms,
         "question": said.question,
         "kind": said.kind,

@@ -1,7 +1,8 @@
-"""What would go wrong unseen: a preferred side or length, haste, answers that do not repeat, drift over weeks.
+"""What would go wrong unseen: a preferred side or length, haste, drift over weeks; repeats.py has the rest.
 
-Flow     `Answers` of one question → `bias`, `repeats`, `gold`, `drift` → JSON of agreement.report
-         answers of all questions → `speed`; the report's agreement and pace → `cost`
+Flow     `Counts` of one question, and its answers to a sample or to fixed pairs → `bias`, `drift` → JSON of
+         agreement.report
+         `Times` of all questions → `speed`; the report's agreement and pace → `cost`
 
 Speed is a question and never a verdict: whoever reads fast may know the texts. Numbers are of estimates.py.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,49 +22,52 @@ import numpy.typing as npt
 from scipy import stats
 from sqlalchemy import Connection
 
-from rein.feedback.ballots import MISSING, aspects
-from rein.feedback.estimates import Number, share, shares, simple_shares, told, trend, undefined
-from rein.feedback.judgements import NONE, SPREAD, Answers, Judgements, Lengths
+from rein.feedback.ballots import MISSING
+from rein.feedback.columns import Answers
+from rein.feedback.counts import Counts, Times, timed
+from rein.feedback.estimates import Number, share, simple_shares, told, trend, undefined
+from rein.feedback.judgements import Judgements, Lengths
 
 Array = npt.NDArray[Any]
 
 LEAST_FITTED = 100  # answers that a regression is made of
 FAST_WORDS = 600  # a minute; twice what most adults read, 175 to 300: Brysbaert 2019
 LEAST_TIMED = 20  # answers that a person's pace is told from
-DAY_MS, WEEK_MS = 86_400_000, 7 * 86_400_000
+SECOND_MS, DAY_MS, WEEK_MS = 1000, 86_400_000, 7 * 86_400_000
 MONDAY_MS = 4 * DAY_MS  # 1970 began on a Thursday
 HALF_WIDTHS = (0.05, 0.02, 0.01)  # of the intervals whose cost is predicted
 
 _NO_PAIR = "No answer prefers one of two candidates."
-_ALIKE = "Of orders, over all pairs of candidates; ties are left out; values on a scale agree within one."
 
 
 # ---------------------------------------------------------------------------------------------- sides, length
 
 
-def bias(judgements: Judgements, answers: Answers, lengths: Lengths) -> dict[str, Any] | None:
+def bias(judgements: Judgements, counts: Counts, answers: Answers, lengths: Lengths) -> dict[str, Any] | None:
     """Left side and longer text among strict choices between two; None for a question that has no such choices.
 
     {"left", "longer", "ties", "length_slope", "people": [{"id", "name", "left", "longer"}]}
+
+    answers   the first ones to the items whose lengths are known
     """
-    if answers.question.kind != "comparison":
+    if counts.ways_PW is None:
         return None
-    people = len(judgements.people)
     how_left = "Choices of the text that was shown first / choices whose side is known; 0.5 without a bias (Wilson)."
     how_longer = "Choices of the text with more characters / choices between texts of different lengths (Wilson)."
-    # How often each person chose how: neither, and of others the side and the length, each 0, 1 or not known.
-    said = answers.choice >= -1
-    way_N = np.where(answers.choice == -1, 9, (answers.left % 3) * 3 + answers.longer % 3)
-    key_N = answers.who[said] * 10 + way_N[said]
-    ways_PW = np.bincount(key_N, minlength=people * 10).reshape(people, 10)
-    by_P33 = ways_PW[:, :9].reshape(people, 3, 3)
+    ways_PW = counts.ways_PW
+    by_P33 = ways_PW[:, :9].reshape(len(ways_PW), 3, 3)
     left_P2, longer_P2 = by_P33[:, :2].sum(2), by_P33[:, :, :2].sum(1)
     sides = simple_shares(left_P2[:, 1], left_P2.sum(1), how_left, _NO_PAIR)
     sizes = simple_shares(longer_P2[:, 1], longer_P2.sum(1), how_longer, _NO_PAIR)
     return {
         "left": _rate(left_P2[:, 1], left_P2, how_left, "No choice between two has a known side."),
         "longer": _rate(longer_P2[:, 1], longer_P2, how_longer, "No choice is between texts of different lengths."),
-        "ties": _rate(ways_PW[:, 9], ways_PW, "Answers that prefer neither / all (Wilson).", "There are no answers."),
+        "ties": _rate(
+            ways_PW[:, 9],
+            ways_PW,
+            "Answers that prefer neither / all (Wilson).",
+            "No item that is compared has an answer.",
+        ),
         "length_slope": length_slope(answers, lengths),
         "people": [
             {"id": person.id, "name": person.name, "left": sides[p], "longer": sizes[p]}
@@ -82,7 +87,7 @@ def length_slope(answers: Answers, lengths: Lengths) -> Number:
 
     Source   Stiennon 2020, which controls for length so; Liang & Zeger 1986.
     """
-    x_N = lengths.log_ratio_I[answers.at]
+    x_N = lengths.log_ratio_S[np.searchsorted(lengths.items_S, answers.item)]
     used = (answers.choice >= 0) & ~np.isnan(x_N)
     x_N, y_N, item_N = x_N[used], answers.choice[used].astype(float), answers.at[used]
     if len(x_N) < LEAST_FITTED:
@@ -128,111 +133,6 @@ def _rate(yes: Array, counted: Array, how: str, why: str) -> Number:
     return simple_shares(np.array([yes.sum()]), np.array([counted.sum()]), how, why)[0]
 
 
-# --------------------------------------------------------------------------------- repeats and known answers
-
-
-def repeats(judgements: Judgements, answers: Answers) -> dict[str, Any]:
-    """What people say when the same item comes again with its sides mirrored: {"same", "flips", "people"}.
-
-    `flips` are choices that stay on their side of the screen, and so change the candidate.
-    """
-    how = f"Repeats, with the sides mirrored, that agree with the first answer / all. {_ALIKE}"
-    how_flips = (
-        "Repeats whose choice stays on its side of the screen / repeats with a choice of one of two, both times."
-    )
-    none = "Nobody has answered an item twice."
-    again = answers.of((answers.turn == 1) & answers.last)
-    twice = np.zeros(len(judgements.items), dtype=bool)
-    twice[again.at] = True
-    first = answers.of(twice[answers.at] & (answers.turn == 0) & answers.last)
-    people = len(judgements.people)
-    one, other = (each.at.astype(np.int64) * people + each.who for each in (first, again))
-    _, before, after = np.intersect1d(one, other, assume_unique=True, return_indices=True)
-    both = [first.of_order(before), again.of_order(after)]
-    if not len(both[0]) or not aspects(both[0]):
-        why = "Answers of this kind are not compared." if len(both[0]) else none
-        return {"same": undefined(why), "flips": undefined(why), "people": []}
-    agree_N, all_N = _alike(*both)
-    who, at = both[0].who, both[0].at
-    items = len(judgements.items)
-    strict = (both[0].left != NONE) & (both[1].left != NONE) & (both[0].choice >= 0) & (both[1].choice >= 0)
-    stays = strict & (both[0].choice != both[1].choice) & (both[0].left == both[1].left)
-    same = shares(agree_N, all_N, who, people, how, none)
-    return {
-        "same": share(np.bincount(at, agree_N, items), np.bincount(at, all_N, items), how, none),
-        "flips": _rate(stays, strict, how_flips, "Nobody has chosen one of two candidates twice."),
-        "people": [
-            {"id": judgements.people[p].id, "name": judgements.people[p].name, "same": same[p]}
-            for p in np.unique(who).tolist()
-        ],
-    }
-
-
-def gold(judgements: Judgements, answers: Answers) -> dict[str, Any]:
-    """How often people say what is known to be right, on items that look like all others: {"accuracy", "people"}."""
-    how = f"Answers to gold items that agree with the known one / all. {_ALIKE}"
-    none = "No gold item of this question has an answer that can be compared."
-    right, known = _right_answers(judgements, answers)
-    here = (known & judgements.with_role("gold"))[answers.at] & (answers.turn == 0) & answers.last
-    mine = answers.of(here)
-    if not len(mine) or not aspects(mine):
-        return {"accuracy": undefined(none), "people": []}
-    agree_N, all_N = _alike(mine, right.of_order(np.searchsorted(right.at, mine.at)))
-    items, people = len(judgements.items), len(judgements.people)
-    by_person = shares(agree_N, all_N, mine.who, people, how, none)
-    return {
-        "accuracy": share(np.bincount(mine.at, agree_N, items), np.bincount(mine.at, all_N, items), how, none),
-        "people": [
-            {"id": judgements.people[p].id, "name": judgements.people[p].name, "accuracy": by_person[p]}
-            for p in np.unique(mine.who).tolist()
-        ],
-    }
-
-
-def _right_answers(judgements: Judgements, answers: Answers) -> tuple[Answers, Array]:
-    """What is right, as an answer to each item of which it is known; and which items those are."""
-    question = answers.question
-    known = np.zeros(len(judgements.items), dtype=bool)
-    found: list[tuple[int, Any]] = []
-    for item, special in judgements.special.items():
-        at = int(np.searchsorted(judgements.items, item))
-        value = ((special.gold or {}).get("answers") or {}).get(question.name)
-        if value is not None and at < len(known) and judgements.items[at] == item:
-            known[at] = True
-            found.append((at, value))
-    found.sort(key=lambda pair: pair[0])
-    n = len(found)
-    choice, values = np.full(n, -2, np.int8), None
-    if question.kind == "comparison":
-        choice[:] = [-1 if value["choice"] is None else value["choice"] for _, value in found]
-    elif question.kind == "best_of":
-        choice[:] = [value["best"] for _, value in found]
-    elif answers.values is not None:
-        values = np.full((n, answers.values.shape[1]), np.nan, np.float32)
-        for row, (_, value) in enumerate(found):
-            numbers = SPREAD[question.kind](value, question)[: values.shape[1]]
-            values[row, : len(numbers)] = numbers
-    nothing = np.zeros(n, np.int64)
-    right = Answers(
-        question, nothing, nothing, nothing, nothing, nothing, choice, np.full(n, np.nan), nothing - 1, nothing - 1,
-        nothing - 1, nothing, values, np.array([at for at, _ in found], np.int64), np.ones(n, dtype=bool),
-    )  # fmt: skip
-    return right, known
-
-
-def _alike(a: Answers, b: Answers) -> tuple[Array, Array]:
-    """Of each two answers: on how many votes of the first aspect they agree, and of how many; ties are left out."""
-    agree_N, all_N = np.zeros(len(a), np.int64), np.zeros(len(a), np.int64)
-    one, other = aspects(a)[0], aspects(b)[0]
-    for x, y in zip(one.ballots, other.ballots, strict=True):
-        said = (x.code_N != MISSING) & (y.code_N != MISSING)
-        if one.tie:
-            said &= (x.code_N < one.strict) & (y.code_N < other.strict)
-        agree_N += said & (np.abs(x.code_N - y.code_N) <= (one.shape == "scale"))
-        all_N += said
-    return agree_N, all_N
-
-
 # ------------------------------------------------------------------------------------------------------ weeks
 
 
@@ -240,21 +140,21 @@ def drift(judgements: Judgements, conn: Connection, answers: Answers) -> list[di
     """For each two policies of the fixed pairs: how often the first is preferred, week by week, and whether that moves.
 
     [{"policies": [a, b], "weeks": [{"week": "2026-W48", "preferred": Number}], "trend": Number with "p_value"}]
+
+    answers   to the fixed pairs
     """
-    fixed = judgements.with_role("drift")
-    here = answers.of(fixed[answers.at] & (answers.turn == 0) & answers.last & (answers.choice >= 0))
+    here = answers.of((answers.turn == 0) & answers.last & (answers.choice >= 0))
     if answers.question.kind != "comparison" or not len(here):
         return []
-    ids = judgements.items[np.unique(here.at)].tolist()
+    ids = here.items.tolist()
     policies = judgements.policies(conn, ids)
     pair_of = {each: tuple(sorted(policies[each])) for each in ids if len(set(policies[each])) == 2}
     found = []
     for pair in sorted(set(pair_of.values())):
-        first = np.full(len(judgements.items), MISSING)
-        for item in (each for each, its in pair_of.items() if its == pair):
-            first[np.searchsorted(judgements.items, item)] = policies[item].index(pair[0])
-        mine = here.of(first[here.at] != MISSING)
-        yes = (mine.choice == first[mine.at]).astype(float)
+        first_I = np.array([policies[each].index(pair[0]) if pair_of.get(each) == pair else MISSING for each in ids])
+        first_N = first_I[here.at]
+        mine = here.of(first_N != MISSING)
+        yes = (mine.choice == first_N[first_N != MISSING]).astype(float)
         week = (mine.at_ms - MONDAY_MS) // WEEK_MS
         weeks = []
         for each in np.unique(week).tolist():
@@ -283,45 +183,38 @@ def _week_name(week: int) -> str:
 # ------------------------------------------------------------------------------------------------------ speed
 
 
-def speed(judgements: Judgements, answers: Sequence[Answers], lengths: Lengths) -> dict[str, Any]:
+def speed(judgements: Judgements, times: Times, answers: Sequence[Answers], lengths: Lengths) -> dict[str, Any]:
     """How long people take: {"median_s", "people": [{"id", "name", "median_s", "words_per_minute", "question"}]}.
 
     The time is the page's own measure of when it was active. `question` is set where someone answers faster than most
     people read: it is worth asking how they do it.
+
+    answers   to all questions, of the items whose lengths are known
     """
     how = "Median of active seconds for an item; the interval is of order statistics (Conover 1999)."
     how_words = "Words of all texts of an item / active minutes: median over the items of a fixed sample."
     none = "No answer has a measured time."
-    if not answers or not judgements.people:
+    if not judgements.people:
         return {"median_s": undefined(none), "people": []}
-    # One row for each time that an item was answered, whichever question has it.
-    parts, seen = [], np.zeros(0, np.int64)
-    for each in answers:
-        timed = np.flatnonzero(each.active_ms != NONE)
-        if len(answers) > 1:
-            timed = timed[~np.isin(each.assignment[timed], seen)]
-            seen = np.concatenate([seen, each.assignment[timed]])
-        parts.append((each.who[timed], each.at[timed], each.active_ms[timed] / np.float32(1000)))
-    who_N, at_N, second_N = (np.concatenate(each) for each in zip(*parts, strict=True))
-    sampled = np.flatnonzero(~np.isnan(lengths.words_I)[at_N])
-    pace = lengths.words_I[at_N[sampled]] * 60 / np.maximum(second_N[sampled], 1e-3)
-    seconds = _by_person(who_N, second_N, len(judgements.people))
-    paces = _by_person(who_N[sampled], pace, len(judgements.people))
+    who_N, ms_N, item_N = timed(answers)
+    words_N = lengths.words_S[np.searchsorted(lengths.items_S, item_N)]
+    paces = _by_person(who_N, words_N * 60 / np.maximum(ms_N / SECOND_MS, 1e-3), len(judgements.people))
     people = []
-    for person, taken, words in zip(judgements.people, seconds, paces, strict=True):
+    for p, (person, words) in enumerate(zip(judgements.people, paces, strict=True)):
+        taken = times.of(p)
         if len(taken):
             rate = median_of(words, how_words, f"Fewer than {LEAST_TIMED} measured items.", LEAST_TIMED)
             people.append(
                 {
-                    "id": person.id, "name": person.name, "median_s": median_of(taken, how, none),
+                    "id": person.id, "name": person.name, "median_s": _seconds(taken, how, none),
                     "words_per_minute": rate, "question": _question_of_haste(rate),
                 }
             )  # fmt: skip
-    return {"median_s": median_of(second_N, how, none), "people": people}
+    return {"median_s": _seconds(times.ms_N, how, none), "people": people}
 
 
 def _by_person(who_N: Array, values_N: Array, people: int) -> list[Array]:
-    order = np.argsort(who_N.astype(np.int16) if people < 2**15 else who_N, kind="stable")  # radix: 16 bits are quick
+    order = np.argsort(who_N, kind="stable")
     return np.split(values_N[order], np.cumsum(np.bincount(who_N, minlength=people))[:-1])
 
 
@@ -342,11 +235,26 @@ def median_of(values_N: Array, how: str, why: str, least: int = 1) -> Number:
     n = len(values_N)
     if n < least:
         return undefined(why)
+    places = _middle(n)
+    parted = np.partition(values_N, sorted(set(places)))
+    return _told(parted[list(places)], n, how)
+
+
+def _seconds(ms_N: Array, how: str, why: str) -> Number:
+    """The median, in seconds, of milliseconds that are sorted."""
+    return _told(ms_N[list(_middle(len(ms_N)))] / SECOND_MS, len(ms_N), how) if len(ms_N) else undefined(why)
+
+
+def _told(parted_4: Array, n: int, how: str) -> Number:
+    low, before, after, high = (float(each) for each in parted_4)
+    return told((before + after) / 2, low, high, n, how)
+
+
+@lru_cache(maxsize=10_000)
+def _middle(n: int) -> tuple[int, int, int, int]:
+    """The places, among n sorted values, of the lower end, of the two in the middle, and of the upper end."""
     low = int(stats.binom.ppf(0.025, n, 0.5))
-    places = sorted({max(low - 1, 0), (n - 1) // 2, n // 2, min(n - low, n - 1)})
-    parted = np.partition(values_N, places)
-    middle = float(parted[(n - 1) // 2] + parted[n // 2]) / 2
-    return told(middle, float(parted[max(low - 1, 0)]), float(parted[min(n - low, n - 1)]), n, how)
+    return max(low - 1, 0), (n - 1) // 2, n // 2, min(n - low, n - 1)
 
 
 # ------------------------------------------------------------------------------------------------------- cost

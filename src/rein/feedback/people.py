@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from rein.errors import UserError
 from rein.feedback import tables
+from rein.feedback.claims import take_back
 from rein.feedback.passwords import belongs, hashed, outdated
 from rein.feedback.store import Store
 from rein.feedback.tables import ROLES, member, session
@@ -328,6 +329,8 @@ def accept(conn: Connection, now: int, token: str, name: str | None = None, pass
 def join(conn: Connection, now: int, project: int, person: int, state: str | None = None) -> None:
     """Makes a person a member of a project, or gives a member another state; `since_ms` is when that came about.
 
+    Who is stopped holds no item any more.
+
     state   None: a new member starts in training where the project has an onboarding round, at work where it has
             none, and one who is a member already stays as they are
 
@@ -342,6 +345,8 @@ def join(conn: Connection, now: int, project: int, person: int, state: str | Non
         conn.execute(insert(member).values(project=project, person=person, state=state or first, since_ms=now))
     elif state is not None and before != state:
         conn.execute(update(member).where(mine).values(state=state, since_ms=now))
+    if state == "stopped":
+        take_back(conn, person, project)
 
 
 def tidy(conn: Connection, now: int) -> int:

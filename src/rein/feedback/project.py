@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -39,15 +39,6 @@ FLAGS = {
     "moral_judgment": "Expresses a moral judgment",
 }
 MAX_SHOWN = 9  # candidates of an item: Ouyang 2022 ranks 4 to 9
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One of the K things that a person is shown. Who wrote it is known to the store, and to no labeler."""
-
-    text: str
-    policy: str = ""  # "ref", "sup", "ppo-kl10", …
-    extra: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,6 @@ class Project:
         "off", "marking what only one candidate says: as it starts, or not offered at all"
     )
     show_length: bool = setting(False, "the number of words beside each candidate")
-    demonstration_chars: int = setting(20_000, "of a text that a labeler writes, at most", unit="characters")
 
     @classmethod
     def from_json(cls, settings: Mapping[str, Json]) -> Project:
@@ -164,12 +154,15 @@ def _shape() -> TypeAdapter[Project]:
     return TypeAdapter(Project)
 
 
-_OVERALL = Question("overall", "rating", "How good is each output?", points=7)
+# The ends and the middle of seven points. Stiennon 2020, Appendix C, describes the same three, for each axis.
+_GOOD = {"1": "very poor", "4": "acceptable", "7": "excellent"}
+_ON_AXIS = {"1": "fails", "4": "half right: real faults, still of use", "7": "nothing to improve"}
+_OVERALL = Question("overall", "rating", "How good is each output?", points=7, rubric=_GOOD)
 # What the papers asked, by name: `rein label new NAME --preset comparison`.
 PRESETS: dict[str, Project] = {
     # Stiennon 2020, Appendix C.
     "comparison": Project("comparison", staged=True, questions=(Question("choice", "comparison", "Which is better?"),)),
-    "axes": Project("axes", staged=True, questions=(Question("axes", "likert", points=7),)),
+    "axes": Project("axes", staged=True, questions=(Question("axes", "likert", points=7, rubric=_ON_AXIS),)),
     # Ouyang 2022, section 3.4.
     "instructgpt": Project(
         "instructgpt",
@@ -177,7 +170,7 @@ PRESETS: dict[str, Project] = {
     ),
     # Ziegler 2019, label_types.py.
     "best-of": Project("best-of", questions=(Question("best", "best_of"),)),
-    "rating": Project("rating", questions=(Question("rating", "rating", points=7),)),
+    "rating": Project("rating", questions=(Question("rating", "rating", points=7, rubric=_GOOD),)),
     "ranking": Project("ranking", questions=(Question("ranking", "ranking"),)),
     "demonstration": Project("demonstration", questions=(Question("demonstration", "demonstration"),)),
     "edit": Project("edit", questions=(Question("edit", "edit"),)),

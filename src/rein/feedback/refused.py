@@ -6,7 +6,8 @@ Flow     a work on the store → `Refused` → the server's answer, or the line 
     not_yours     it is another person's
     not_open      it was handed in, skipped, or has meanwhile gone to others
     stale         it was changed since it was read
-    frozen        its batch takes no more changes; nor does a practice item whose right answer was shown
+    frozen        its batch takes no more changes; nor does an answer once the labeler saw a researcher's, or what is
+                  right
     stopped       the person does not work in this project any more
     bad_value     what was said is none of its kind, or a setting or an item is none
     not_revealed  staged reading: the notes come first

@@ -144,9 +144,9 @@ def prioritise_by_disagreement(
     """
     judgements = Judgements(project_id)
     judgements.follow(conn)
-    first_BI, second_BI = _votes(judgements, question)
+    answered, first_BI, second_BI = _votes(judgements, question)
     ids = np.array(conn.execute(_open(project_id)).scalars().all(), dtype=np.int64)
-    place = {each: n for n, each in enumerate(judgements.items.tolist())}
+    place = {each: n for n, each in enumerate(answered.tolist())}
     at = np.array([place.get(each, -1) for each in ids.tolist()], dtype=np.int64)
     votes = [
         np.where(at >= 0, each[:, at], 0) if each.shape[1] else np.zeros((1, len(ids)))
@@ -173,8 +173,8 @@ def _open(project_id: int) -> Any:
     )
 
 
-def _votes(judgements: Judgements, question: str | None) -> tuple[Array, Array]:
-    """Votes for the first and for the second of each two candidates, shape (pairs, items)."""
+def _votes(judgements: Judgements, question: str | None) -> tuple[Array, Array, Array]:
+    """Items, and votes for the first and for the second of each two candidates, shape (pairs, items)."""
     kinds = {each.name: each.kind for each in judgements.project.questions}
     comparing = [name for name, kind in kinds.items() if kind in ("comparison", "ranking", "rating", "likert")]
     if question is not None and question not in comparing:
@@ -191,13 +191,11 @@ def _votes(judgements: Judgements, question: str | None) -> tuple[Array, Array]:
     first = answers.of((answers.turn == 0) & answers.last)
     asked = [each for each in aspects(first) if each.shape == "choice"]
     if not asked or not asked[0].ballots:
-        nothing = np.zeros((1, len(judgements.items)))
-        return nothing, nothing
-    counted = tally(asked[0], first.at, np.zeros(len(first), dtype=bool), len(judgements.items))
-    answered = np.zeros(len(judgements.items), dtype=bool)
-    answered[first.at] = True
-    of_items = counted.labelers_BPV[:, counted.pattern_I] * answered[:, None]
-    return of_items[..., 0], of_items[..., 1]
+        nothing = np.zeros((1, len(first.items)))
+        return first.items, nothing, nothing
+    counted = tally(asked[0], first.at, np.zeros(len(first), dtype=bool))
+    of_items = counted.labelers_BPV[:, counted.pattern_I]
+    return first.items, of_items[..., 0], of_items[..., 1]
 
 
 # ------------------------------------------------------------------------------------------------------ files

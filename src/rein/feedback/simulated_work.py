@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ from rein.text.sources import load_object
 
 Json = Any
 KEY_LIFE_MS = 24 * 3600 * 1000
+REACHED_S = 10.0  # after which a server that does not answer is none
 USUAL = 500  # items from which a labeler knows what is usual
 
 
@@ -90,6 +92,7 @@ class SimulateLabelsConfig:
             if not getattr(self, name) >= 0:
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} is {getattr(self, name)}, but it must be 0 or more.", f"Change {flag}.")
+        api.checked_address(self.address)
         self.habits()
 
     def habits(self) -> Habits:
@@ -119,10 +122,11 @@ def simulate_labels(config: SimulateLabelsConfig) -> None:
       rein label simulate --project tldr --gold outputs.jsonl --temperature 0.5 --noise 0.25 --side 0.2
       rein label simulate --project tldr --gold my_rewards:Score --invite "https://labels.example.org/label/join#…"
     """
+    wait_for(config.address)
     gold = gold_score(config.gold)
     write: Writer = lead
     if config.references is not None:
-        prompts = read_prompts(config.references)
+        prompts = read_prompts(config.references, fields=None)
         write = from_references((one.context, one.reference) for one in prompts if one.reference is not None)
     keys: Sequence[str | None] = [None] * config.labelers
     usual: tuple[float, ...] = ()
@@ -135,6 +139,23 @@ def simulate_labels(config: SimulateLabelsConfig) -> None:
     began = time.monotonic()
     tallies = asyncio.run(_all(config, labelers, keys))
     _say(config, tallies, time.monotonic() - began)
+
+
+def wait_for(address: str) -> None:
+    """Goes on as soon as the server answers; says that it waits where that is not at once.
+
+    Raises   UserError when it does not answer in REACHED_S.
+    """
+    for patience_s in (0.0, REACHED_S):
+        try:
+            with api.Client(address, patience_s=patience_s) as client:
+                client.send(api.me())
+        except api.Denied:
+            return  # it is there, and nobody has come in yet
+        except UserError:
+            if patience_s:
+                raise
+            print(f"waiting for the server at {address}, {duration(REACHED_S)} at most", file=sys.stderr, flush=True)
 
 
 def gold_score(name: str) -> GoldScore:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
-import secrets
 import threading
 import time
 import warnings
@@ -39,11 +38,15 @@ from rein.feedback.database import (
     StoreFault,
     address_of,
     check_file,
+    check_unmoved,
     explained,
+    for_reading,
     network_disk,
     reading_engine,
+    sync_folder,
     writing_engine,
 )
+from rein.feedback.secret import secret_of, secret_of_file
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
@@ -52,7 +55,6 @@ Waiting = queue.SimpleQueue[tuple[Future[Any], Work] | None]  # None: there will
 
 _GROUP = 256  # works that share a commit, at most
 _GROUP_S = 0.02  # after which a group takes no more works: those in it wait for the commit
-_SECRET_BYTES = 32
 
 
 class Store:
@@ -67,7 +69,7 @@ class Store:
              0
     """
 
-    def __init__(self, address: Address, patience_s: float, secret_file: Path) -> None:
+    def __init__(self, address: Address, patience_s: float, secret_file: Path | None) -> None:
         self._address = address
         self._patience_s = patience_s
         self._secret_file = secret_file
@@ -81,24 +83,26 @@ class Store:
 
     @classmethod
     def open(
-        cls, address: str | Path, *, create: bool = False, patience_s: float = 10.0, secret_file: Path | None = None
-    ) -> Store:
+        cls, address: str | Path, *, create: bool = False, patience_s: float = 10.0, secret_file: Path | None = None,
+        to_read: bool = False,
+    ) -> Store:  # fmt: skip
         """Opens a store, brings an older one up to date, and makes a new one where `create` says so.
 
         address      a path or sqlite:///path, or postgresql://user:password@host/database
         patience_s   how long to wait for another process to give the store free
-        secret_file  default: beside a SQLite file; rein-label.secret in this folder for PostgreSQL
+        secret_file  of a SQLite file; default: beside it
+        to_read      a SQLite file that may not be written is opened too; writing to it is a StoreFault
 
         Raises   UserError when there is none, it is of a newer version, or it is another program's; StoreFault when
                  it is damaged, locked, read-only, or cannot be reached.
         """
-        where = address_of(address)
-        default = where.path.with_name(where.path.name + ".secret") if where.path else Path("rein-label.secret")
-        store = cls(where, patience_s, secret_file or default)
+        where = for_reading(address_of(address)) if to_read else address_of(address)
+        beside = where.path and (secret_file or where.path.with_name(where.path.name + ".secret"))
+        store = cls(where, patience_s, beside)
         try:
             with store._explaining():
                 if where.path:
-                    _check_place(where.path, create)
+                    _check_place(where.path, create, where.only_read)
                 migrations.bring_up_to_date(store._writer, store._reader, where, create=create)
         except BaseException:
             store._dispose()
@@ -115,6 +119,11 @@ class Store:
     def path(self) -> Path | None:
         """The file of a SQLite store; None: it is in PostgreSQL."""
         return self._address.path
+
+    @property
+    def only_read(self) -> bool:
+        """Whether it is a file that may not be written."""
+        return bool(self._address.only_read)
 
     @property
     def dialect(self) -> str:
@@ -143,7 +152,14 @@ class Store:
         Raises   StoreFault when the store cannot be read.
         """
         with self._explaining(), self._reader.connect() as connection:
-            yield connection
+            try:
+                yield connection
+            except BaseException:
+                # A cursor that was left in the middle, which the traceback holds on to, keeps SQLite at its moment,
+                # and whoever is given this connection next would read the past.
+                connection.invalidate()
+                raise
+            check_unmoved(self._address)
 
     def backup(self, path: str | Path) -> None:
         """Writes a copy of the store as it is now to `path`, while it is in use, and checks the copy.
@@ -184,27 +200,19 @@ class Store:
 
     @cached_property
     def secret(self) -> bytes:
-        """32 bytes that only this installation knows; made once, readable by its owner alone.
+        """32 bytes that only this store knows; made once. Pseudonyms are made with it.
+
+        Of a SQLite file they are in a file beside it that its owner alone may read. Of PostgreSQL they are in the
+        database: whichever machine exports it, a person's pseudonym is the same.
 
         Raises   UserError when the file is no secret, others may read it, or it cannot be written.
         """
-        path = self._secret_file
-        with writing(path):
-            if not path.exists():
-                _make_secret(path)
-            others = path.stat().st_mode & 0o077
-            text = path.read_text(encoding="utf-8", errors="replace").strip()
-        if others:
-            raise UserError(f"{path} may be read by others.", f"chmod 600 {path}")
-        try:
-            secret = bytes.fromhex(text)
-        except ValueError:
-            secret = b""
-        if len(secret) != _SECRET_BYTES:
+        if self.only_read and not os.access(str(self._secret_file), os.R_OK):
             raise UserError(
-                f"{path} holds no secret: {_SECRET_BYTES} bytes in hexadecimal.", "Remove it; a new one is made."
+                f"Pseudonyms are made with {self._secret_file}, which is not there, or not this user's to read.",
+                "Export as the owner of the store, or pass --names.",
             )
-        return secret
+        return secret_of_file(self._secret_file) if self._secret_file else self.write(secret_of)
 
     def close(self) -> None:
         """Finishes what was asked, then lets go of everything. Twice is once."""
@@ -337,9 +345,9 @@ def _transaction_lost(connection: Connection) -> bool:
     return bool(raw.closed)
 
 
-def _check_place(path: Path, create: bool) -> None:
+def _check_place(path: Path, create: bool, only_read: str) -> None:
     if path.exists():
-        check_file(path)
+        check_file(path, only_read)
     elif not create:
         raise UserError(f"There is no feedback store at {path}.", "Make one with `rein label new`, or name another.")
     else:
@@ -348,7 +356,7 @@ def _check_place(path: Path, create: bool) -> None:
             # It will hold people's names and the digests of their passwords. Its log inherits the rights.
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     kind = network_disk(path)
     if kind:
         warnings.warn(
@@ -356,28 +364,3 @@ def _check_place(path: Path, create: bool) -> None:
             "of this machine, or use PostgreSQL.",
             stacklevel=4,
         )
-
-
-def _make_secret(path: Path) -> None:
-    """Whole or not at all, and one for all who make it at once."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(secrets.token_hex(_SECRET_BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass  # another process was first; its secret is ours too
-    finally:
-        temporary.unlink()
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

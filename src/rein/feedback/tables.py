@@ -11,6 +11,7 @@
     submission                   the key that a client gave a request, and what it was answered: a retry counts once
     answer                       which row of feedback stands for an assignment's question now, with what it measures
     audit                        who did what to people, projects, items and exports
+    secret                       what pseudonyms are made with, where the store is no file
 
 `feedback` is the truth: a change of mind, an undo and a skip are rows of their own, and nothing is ever updated or
 deleted in it; the database itself refuses to. `answer` can be computed anew from it. Times are milliseconds since 1970,
@@ -108,7 +109,7 @@ item = Table(
     Column("role", Text, nullable=False),  # of ITEM_ROLES; no labeler ever sees it
     Column("split", Text, nullable=False),  # train, valid1, …: by prompt
     Column("context", JSON, nullable=False),  # what the candidates answer: {"title": …, "post": …}
-    Column("candidates", JSON, nullable=False),  # [{"text": …, "policy": …}, …], project.Candidate
+    Column("candidates", JSON, nullable=False),  # [{"text": …, "policy": …}, …]
     Column("gold", Json),  # {"answers": {question: value}, "why": …}: what is right, where that is known
     Column("extra", JSON, nullable=False),  # what an importer could not place
     Column("wanted", Integer, nullable=False),  # answers of different people
@@ -207,6 +208,7 @@ assignment = Table(
     Column("instruction", ForeignKey("instruction.id")),  # the version that stood beside it
     Column("notes", Json),  # staged reading: the naive interpretations, by candidate
     Column("revealed_ms", BigInteger),  # when the source was shown
+    Column("told_ms", BigInteger),  # when the labeler saw what a researcher said, or what is right: no change since
     Column("counted", Boolean, nullable=False, default=False),  # as one of its item's `done`
     Column("revision", Integer, nullable=False, default=0),  # goes up with each row that changes the answer
     Column("claimed_ms", BigInteger, nullable=False),
@@ -309,6 +311,14 @@ seen = Table(
     Column("person", ForeignKey("person.id"), primary_key=True),
     Column("message", ForeignKey("message.id"), primary_key=True),
     Column("at_ms", BigInteger, nullable=False),
+)
+
+# Of a store in PostgreSQL: what pseudonyms are made with. One row. A SQLite file has it in a file beside it.
+secret = Table(
+    "secret",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("value", Text, nullable=False),  # 32 bytes, in hexadecimal
 )
 
 audit = Table(

@@ -17,8 +17,9 @@ from typing import Any, Literal
 from rein.config import setting
 from rein.errors import UserError, suggestion
 from rein.feedback.exchange.checking import Given
-from rein.feedback.exchange.exporting import export_file, open_export, pieces
-from rein.feedback.exchange.importing import Imported, import_file
+from rein.feedback.exchange.exporting import export_file, fates, open_export, pieces
+from rein.feedback.exchange.importing import Imported, import_file, unreadable
+from rein.feedback.exchange.seen import unseen_line
 from rein.feedback.exchange.table import FORMATS
 from rein.feedback.exchange.writing import WORK
 from rein.feedback.people import audit
@@ -79,6 +80,8 @@ def import_command(config: ImportConfig) -> None:
             about = {"project": config.project, "format": done.format, "items": done.added, "answers": done.answers}
             _note(store, "import", {**about, "file": config.file.name})
     print("\n".join(_lines(config, done)))
+    if done.bad_total == done.lines:
+        raise unreadable(config.file, done.bad)
 
 
 def _splits(words: Sequence[str]) -> dict[str, float]:
@@ -108,6 +111,9 @@ def _lines(config: ImportConfig, done: Imported) -> list[str]:
         f"items             {count(done.added, 'item')} added, {done.known:,} known{would}",
         f"answers           {count(done.answers, 'answer')} added",
     ]
+    if done.unseen:
+        lines.append(unseen_line(done.unseen))
+    lines += [f"kept              {count(n, 'item')} with answers, though {why}" for why, n in done.idle]
     if done.bad_total:
         lines.append(f"left out          {count(done.bad_total, 'line')} of {done.lines:,}:")
         lines += [f"{config.file}:{bad.line}: {one_line(bad.problem)}" for bad in done.bad]
@@ -148,7 +154,8 @@ def export_command(config: ExportConfig) -> None:
     """Writes the feedback of a labeling project as a file of another program, or of Rein's own.
 
     The answers that stand go out, in the order in which they were given; rein has those too that were revised or taken
-    back. Labelers go by pseudonyms unless --names. A file is there whole or not at all.
+    back. Labelers go by pseudonyms unless --names. A file is there whole or not at all. How many answers went out, and
+    why others did not, is said on stderr.
 
     Examples
       rein label export --project summaries --out summaries.jsonl
@@ -159,11 +166,11 @@ def export_command(config: ExportConfig) -> None:
     for role in config.role:
         if role not in ITEM_ROLES:
             raise UserError(f"--role has {role!r}.", suggestion(role, ITEM_ROLES))
-    with Store.open(config.store) as store, store.reading() as conn:
+    with Store.open(config.store, to_read=True) as store, store.reading() as conn:
         export = open_export(
-            conn, config.project, secret=store.secret, names=config.names, ties=config.ties, split=config.split or None,
-            roles=config.role, batches=config.batch, question=config.question, implicit=config.implicit,
-            conversational=config.conversational, margin=config.margin,
+            conn, config.project, secret=b"" if config.names else store.secret, names=config.names, ties=config.ties,
+            split=config.split or None, roles=config.role, batches=config.batch, question=config.question,
+            implicit=config.implicit, conversational=config.conversational, margin=config.margin,
         )  # fmt: skip
         about = {"project": config.project, "format": config.format, "names": config.names}
         if config.out is None:
@@ -171,16 +178,24 @@ def export_command(config: ExportConfig) -> None:
             _note(store, "export", about)
             for row in rows:
                 sys.stdout.buffer.write(row)
-            return
-        written = export_file(export, config.format, config.out)
-        _note(store, "export", about)
-    print(f"written           {config.out}")
+            written = {}
+        else:
+            written = export_file(export, config.format, config.out)
+            _note(store, "export", about)
+        told = fates(export, config.format)
+    if config.out is not None:
+        print(f"written           {config.out}")
     for what, n in written.items():
         print(f"{what:17} {n:,}")
+    if told:
+        print("\n".join(told), file=sys.stderr)
 
 
 def _note(store: Store, act: str, about: Mapping[str, Any]) -> None:
     """Files that came in or went out are in the audit log; this one came from the command line."""
+    if store.only_read:
+        print(f"This is not in the audit log: {store.address} may not be written.", file=sys.stderr)
+        return
     store.write(lambda conn: audit(conn, time.time_ns() // 1_000_000, None, act, about))
 
 

@@ -9,6 +9,9 @@ An answer that comes after its lease ended is kept and marked late. It counts as
 else was given its place, and no more than are wanted ever count or are out: done + open leases ≤ wanted. The same goes
 for one that comes after its batch was frozen, but that one never counts.
 
+A labeler is told the same of every item, whatever its role: from what is refused, or how long a lease is, nobody reads
+which ones have a known answer.
+
 Values and notes are of places as shown; the rows speak of candidates.
 """
 
@@ -40,6 +43,7 @@ from rein.feedback.desk import (
     Values,
     check_changeable,
     check_fresh,
+    check_untold,
     clean_answers,
     clean_notes,
     desk_of,
@@ -138,6 +142,7 @@ def submit(
     again = state == "submitted"
     if again:
         check_changeable(desk)
+    check_untold(desk)
     if desk.settings.staged and desk.lease["revealed_ms"] is None:
         raise Refused("not_revealed", "Say first what each one seems to say.")
     check_fresh(conn, person_id, key)
@@ -166,6 +171,7 @@ def submit(
     told, training = None, None
     if desk.item["role"] == "onboarding":
         told = teach(desk.settings, desk.item["gold"], clean, desk.order)
+        _set(conn, desk, told_ms=now)
         training = settle(conn, now, desk.lease["project"], person_id, desk.settings)
     return Submitted(seqs, late, revision + 1, told, training)
 
@@ -193,19 +199,16 @@ def skip(conn: Connection, now: int, person_id: int, assignment_id: int, *, key:
 def undo(conn: Connection, now: int, person_id: int, assignment_id: int, *, key: str) -> Claimed:
     """Takes back what was handed in, or a skip: the item is in the person's hands again, with the answers filled in.
 
-    What came too late to count stays too late. What the person holds beyond `Project.ahead` is given back, the newest
-    first.
+    What was handed in late, and what was skipped, has no lease any more: others may have its place. It can be handed in
+    all the same, late. What the person holds beyond `Project.ahead` is given back, the newest first.
 
-    Raises   Refused: unknown, not_yours, stopped, not_open, frozen, key_reused; not_open also where another person has
-             got the place of what was skipped.
+    Raises   Refused: unknown, not_yours, stopped, not_open, frozen, key_reused.
     """
     desk = desk_of(conn, person_id, assignment_id)
-    state, work = desk.lease["state"], desk.item["role"] == "work" and desk.lease["turn"] == 0
+    state = desk.lease["state"]
     if state not in ("submitted", "skipped"):
         raise Refused("not_open", "Nothing was handed in that could be taken back.")
     check_changeable(desk)
-    if state == "skipped" and work and desk.item["room"] == 0:
-        raise Refused("not_open", "Others have this item by now.")
     check_fresh(conn, person_id, key)
     before = look(conn, person_id, assignment_id).answers
     standing = standing_of(conn, assignment_id)
@@ -215,7 +218,7 @@ def undo(conn: Connection, now: int, person_id: int, assignment_id: int, *, key:
             keep(conn, desk, now, key, question, {}, "undo", of=of, late=standing.late)
     if state == "skipped":
         keep(conn, desk, now, key, SKIP, {}, "undo", of=skipped(conn, assignment_id))
-    late = state == "submitted" and work and not desk.lease["counted"]
+    late = state == "skipped" or standing.late
     _set(
         conn, desk, state="expired" if late else "open", revision=desk.lease["revision"] + 1, counted=False,
         lease_ms=desk.lease["lease_ms"] if late else now + 1000 * desk.settings.lease_s,

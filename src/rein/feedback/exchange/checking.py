@@ -6,13 +6,14 @@ Flow     `Parsed` of a format's reader, a project → `Ready`: items and records
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
 from rein.errors import suggestion
 from rein.feedback.answers import Record
 from rein.feedback.exchange.rows import BATCH, ROLE, SPLIT, Asked, Document, Parsed, Said, Unreadable, canonical, digest
+from rein.feedback.exchange.seen import HOW, seen_of
 from rein.feedback.items import NewItem, draw, problem_of
 from rein.feedback.kinds import KINDS, BadValue
 from rein.feedback.project import Project, Question
@@ -58,11 +59,15 @@ class Ready:
 class Checker:
     """Holds the lines of one file to one project."""
 
-    def __init__(self, settings: Project, given: Given) -> None:
-        self.settings, self.given = settings, given
+    def __init__(self, settings: Project, given: Given, *, whole: bool = False) -> None:
+        """`whole`: what comes in was in a store before, and is to be what it was."""
+        self.settings, self.given, self.whole = settings, given, whole
+        self.compares = any(question.kind in ("comparison", "ranking", "best_of") for question in settings.questions)
+        self.idle: dict[str, set[str]] = {}  # why nothing can be told of items → those that came in with answers
         # Keys of what was said, to tell the second of two equal lines from the first.
         self.met: set[int] = set()
         self.again: dict[str, int] = {}
+        self.unseen: dict[str, None] = {}  # fields that labelers are not shown, in the order in which they came
 
     def check(self, parsed: Parsed, size: int) -> Ready:
         """A line, ready to be put there. Raises Unreadable for one that the project cannot take."""
@@ -73,14 +78,31 @@ class Checker:
         if parsed.document and (why := unstorable(parsed.document.body)):
             raise Unreadable(why)
         items = []
-        for asked, said in parsed.items:
-            new = None if asked.there else self._new_item(asked)
+        for found, said in parsed.items:
+            asked = self._shown(found)
+            new = None if asked.there else self._new_item(asked, bool(said) or self.whole)
             by_person = groupby(sorted(said, key=lambda one: one.person), key=lambda one: one.person)
             records = [(person, one) for person, some in by_person for one in self._records(asked, list(some))]
             items.append(ReadyItem(asked.name, new, records, asked.document, asked.closed))
         return Ready(parsed.line, items, parsed.document, parsed.about, size)
 
-    def _new_item(self, asked: Asked) -> NewItem:
+    def _shown(self, asked: Asked) -> Asked:
+        """An item whose context has only what labelers may see; the rest is kept beside it.
+
+        Raises   Unreadable where nothing is left of it.
+        """
+        if asked.loose:
+            context, rest = seen_of(asked.context, self.settings.fields)
+            if asked.context and not context:
+                names = ", ".join(map(repr, list(rest)[:8]))
+                raise Unreadable(f"none of its fields is one that labelers are shown, but {names}. {HOW}")
+            row = {**rest, **asked.extra.get("row", {})}
+            extra = {**asked.extra, **({"row": row} if row else {})}
+            asked = replace(asked, context=context, extra=extra, key=asked.name)
+        self.unseen |= dict.fromkeys(asked.extra.get("row", {}))
+        return asked
+
+    def _new_item(self, asked: Asked, answered: bool) -> NewItem:
         given, split = self.given, asked.split or SPLIT
         if given.splits:
             split = split_of(asked.same or asked.context, self.settings.seed, given.splits)
@@ -90,7 +112,20 @@ class Checker:
         )  # fmt: skip
         if why := problem_of(self.settings, new):
             raise Unreadable(why)
+        if why := self._idle(new):
+            if not answered:
+                raise Unreadable(why)
+            self.idle.setdefault(why, set()).add(new.key)  # a file of what was said is kept as it is
         return new
+
+    def _idle(self, new: NewItem) -> str:
+        """Why an answer to an item would say nothing; empty where it does."""
+        texts = {one["text"].strip() for one in new.candidates}
+        if self.compares and len(new.candidates) > 1 and len(texts) == 1:
+            return "its outputs are all the same text"
+        if new.context and not any(str(value).strip() for value in new.context.values() if value is not None):
+            return "its prompt is empty"
+        return ""
 
     def _records(self, asked: Asked, said: Sequence[Said]) -> Iterator[Record]:
         """What one person said of an item, under one key."""

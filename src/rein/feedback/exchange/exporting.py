@@ -18,7 +18,9 @@ from typing import IO, Any, cast
 from sqlalchemy import Connection
 
 from rein.errors import UserError, suggestion, writing
+from rein.feedback.exchange import standing
 from rein.feedback.exchange.folder import write_folder
+from rein.feedback.exchange.left_out import fate_lines, not_given
 from rein.feedback.exchange.pairs import PairOptions, Ties
 from rein.feedback.exchange.rows import compact
 from rein.feedback.exchange.standing import Chosen, Names, item_rows
@@ -47,7 +49,7 @@ def open_export(
     roles            of items; practice is left out
     question         this one alone; "": all that fit, and of a ranking and ratings in one judgement the ranking
 
-    Raises   UserError for an unknown project, question or ties policy.
+    Raises   UserError for an unknown project, split, batch, question or ties policy.
     """
     try:
         number, settings = load_project(conn, project)
@@ -55,21 +57,32 @@ def open_export(
         raise UserError(refused.text, "Name another --project.") from None
     if ties not in TIES:
         raise UserError(f"--ties is {ties!r}.", suggestion(str(ties), TIES))
-    asked = [one.name for one in settings.questions]
-    if question and question not in asked:
-        raise UserError(f"The project {settings.name} has no question {question!r}.", suggestion(question, asked))
+    _check_known(settings.name, "question", [question] if question else [], [one.name for one in settings.questions])
+    _check_known(settings.name, "split", [split] if split else [], standing.splits(conn, number))
+    _check_known(settings.name, "batch", batches, standing.batches(conn, number))
     return Export(
         conn, number, settings, Names(conn, secret, names), Chosen((split,) if split else (), roles, batches),
         PairOptions(ties, implicit, conversational, margin), question,
     )  # fmt: skip
 
 
+def _check_known(project: str, what: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Raises UserError for a name that the project has not: nothing would go out, and nobody would know why."""
+    for name in wanted:
+        if name not in known:
+            there = suggestion(name, known) if known else f"It has no {what} yet: nothing has come in."
+            raise UserError(f"The project {project} has no {what} {name!r}.", there)
+
+
 def pieces(export: Export, format: str) -> Iterator[bytes]:
     """A format's file, row by row.
 
-    Raises   UserError for a format that cannot be written as one file.
+    Raises   UserError for a format that cannot be written as one file or that no question fits, and for a part of one
+             that has no parts.
     """
     how = named_format(format)
+    _check_whole(export, how)
+    _check_fits(export, how)
     if how.writes is None:
         one_file = [one.name for one in FORMATS.values() if one.writes]
         raise UserError(
@@ -77,6 +90,50 @@ def pieces(export: Export, format: str) -> Iterator[bytes]:
             f"One file is: {', '.join(one_file)}." if how.style != "folder" else "Name a folder with --out.",
         )
     return _encoded(how.writes(export), how.style)
+
+
+def _check_whole(export: Export, how: Format) -> None:
+    """Raises UserError where a part is asked for of what goes out whole, so that it can come in again."""
+    if how.name not in ("rein", "tamer"):
+        return
+    chosen = export.chosen
+    parts = {
+        "--split": chosen.splits,
+        "--batch": chosen.batches,
+        "--question": (export.question,) if export.question else (),
+        "--role": () if tuple(chosen.roles) == WORK else chosen.roles,
+    }
+    for flag, wanted in parts.items():
+        if wanted:
+            raise UserError(
+                f"The format {how.name} is the whole project, and {flag} is {', '.join(wanted)}.",
+                f"Leave {flag} out, or choose another --format.",
+            )
+
+
+def _check_fits(export: Export, how: Format) -> None:
+    """Raises UserError where nothing that is asked, or was, has a place in the format."""
+    kinds = {one.kind for one in export.settings.questions if export.question in ("", one.name)}
+    if not how.kinds or kinds & set(how.kinds):
+        return
+    if not export.question and standing.has_kinds(export.conn, export.project, how.kinds):
+        return
+    what = f"question {export.question}" if export.question else f"project {export.settings.name}"
+    fit = [one.name for one in FORMATS.values() if kinds & set(one.kinds) and (one.writes or one.style == "folder")]
+    raise UserError(
+        f"The format {how.name} is for answers of kind {', '.join(how.kinds)}, but the {what} asks for "
+        f"{', '.join(sorted(kinds))}.",
+        f"What fits: {', '.join(['rein', *fit])}.",
+    )
+
+
+def fates(export: Export, format: str) -> list[str]:
+    """Once all is written: how many answers went out, how many did not, and why; nothing where all do, always."""
+    how = named_format(format)
+    if not how.kinds:
+        return []
+    others = not_given(export.conn, export.project, export.chosen, how.kinds, export.question)
+    return fate_lines(export.fates + others)
 
 
 def _encoded(rows: Iterator[Json], style: Style) -> Iterator[bytes]:
@@ -106,9 +163,12 @@ def export_file(export: Export, format: str, out: Path) -> dict[str, int]:
 
     Returns the number of rows, by what they are.
 
-    Raises   UserError where it cannot be written, and for a folder that is not empty.
+    Raises   UserError where it cannot be written, for a folder that is not empty, a format that no question fits, and
+             for a part of a format that has no parts.
     """
     how = named_format(format)
+    _check_whole(export, how)
+    _check_fits(export, how)
     if how.style == "folder":
         return _whole_folder(out, export, how)
     rows = 0

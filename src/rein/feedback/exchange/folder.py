@@ -9,15 +9,19 @@ completion, rating) and demonstrations (prompt, completion). The card holds no n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from rein.feedback.exchange.left_out import NO_MARK
 from rein.feedback.exchange.pairs import margin, preferences
 from rein.feedback.exchange.rows import Answer, compact
+from rein.feedback.exchange.standing import splits
 from rein.feedback.exchange.texts import completion_text, prompt_text
-from rein.feedback.exchange.writing import Export, preferring
+from rein.feedback.exchange.writing import Export, no_pair, preferring
 from rein.feedback.kinds import KINDS
 from rein.report.legible import count, one_line
 
@@ -44,16 +48,20 @@ CONFIGS = {
     ),
 }  # fmt: skip
 
+_MARKED = ("rating", "likert")  # go out as ratings, and as the preferences that they imply
+
 
 def write_folder(folder: Path, export: Export) -> dict[str, int]:
     """Writes the data and the card; returns the rows by configuration and split."""
     (folder / "data").mkdir()
     rows = dict[tuple[str, str], int]()
+    names = _file_names(splits(export.conn, export.project))
     with ExitStack() as stack:
         files = dict[tuple[str, str], IO[str]]()
-        for config, split, row in _rows(export):
+        for config, its_split, row in _rows(export):
+            split = names[its_split]
             if (config, split) not in files:
-                path = folder / "data" / f"{config}-{_file_name(split)}.jsonl"
+                path = folder / "data" / f"{config}-{split}.jsonl"
                 files[config, split] = stack.enter_context(path.open("w", encoding="utf-8"))
             files[config, split].write(compact(row) + "\n")
             rows[config, split] = rows.get((config, split), 0) + 1
@@ -65,20 +73,29 @@ def write_folder(folder: Path, export: Export) -> dict[str, int]:
 
 
 def _rows(export: Export) -> Iterator[tuple[str, str, dict[str, Json]]]:
-    for answer in preferring(export):
-        for chosen, rejected, probability in preferences(answer, export.pairs.ties):
-            pair = [one if isinstance(one, str) else completion_text(answer.item, one) for one in (chosen, rejected)]
-            row = {"prompt": prompt_text(answer.item), "chosen": pair[0], "rejected": pair[1]}
-            strength = {"margin": margin(answer), "probability": probability}
-            yield "preferences", answer.item.split, {**row, **strength, **_about(answer)}
-    for answer in export.said("rating", "likert"):
-        for number, axis, mark in _marks(answer):
-            row = {"prompt": prompt_text(answer.item), "completion": completion_text(answer.item, number)}
-            scale = {"rating": mark, "points": export.asked(answer).points, "axis": axis}
-            yield "ratings", answer.item.split, {**row, **scale, **_about(answer)}
+    for answer in preferring(export, _MARKED):
+        rows = (("preferences", answer.item.split, row) for row in _preferred(export, answer))
+        yield from rows if answer.kind in _MARKED else export.noted(rows, partial(no_pair, answer))
+    for answer in export.said(*_MARKED):
+        rows = (("ratings", answer.item.split, row) for row in _rated(export, answer))
+        yield from export.noted(rows, lambda: NO_MARK)
     for answer in export.said("demonstration"):
         row = {"prompt": prompt_text(answer.item), "completion": answer.value["text"]}
+        export.one_of(1)
         yield "demonstrations", answer.item.split, {**row, **_about(answer)}
+
+
+def _preferred(export: Export, answer: Answer) -> Iterator[dict[str, Json]]:
+    for chosen, rejected, probability in preferences(answer, export.pairs.ties):
+        pair = [one if isinstance(one, str) else completion_text(answer.item, one) for one in (chosen, rejected)]
+        row = {"prompt": prompt_text(answer.item), "chosen": pair[0], "rejected": pair[1]}
+        yield {**row, "margin": margin(answer), "probability": probability, **_about(answer)}
+
+
+def _rated(export: Export, answer: Answer) -> Iterator[dict[str, Json]]:
+    for number, axis, mark in _marks(answer):
+        row = {"prompt": prompt_text(answer.item), "completion": completion_text(answer.item, number)}
+        yield {**row, "rating": mark, "points": export.asked(answer).points, "axis": axis, **_about(answer)}
 
 
 def _about(answer: Answer) -> dict[str, str]:
@@ -93,13 +110,23 @@ def _marks(answer: Answer) -> Iterator[tuple[int, str, int]]:
             yield from ((number, axis, mark) for axis, mark in axes.items())
 
 
-def _file_name(split: str) -> str:
-    """A split's name as the name of a file, and as what datasets takes for a split's.
+def _file_names(splits: Iterable[str]) -> dict[str, str]:
+    """The names of splits as names of files, and as what datasets takes for a split's; no two are the same.
 
-    Example  >>> _file_name("valid1"), _file_name("../x y")
-             ('valid1', '___x_y')
+    Where a file system knows no capitals, they are not the same either. What needs no change keeps its name.
+
+    Example  >>> _file_names(["../x y", "valid1", "valid 1", "valid-1"])
+             {'valid1': 'valid1', '../x y': '___x_y', 'valid 1': 'valid_1', 'valid-1': 'valid_1_2'}
     """
-    return "".join(one if one.isascii() and one.isalnum() else "_" for one in split)
+    plain = {split: "".join(one if one.isascii() and one.isalnum() else "_" for one in split) for split in splits}
+    owners = {name.lower(): split for split, name in plain.items() if split == name}
+    names = {split: split for split in owners.values()}
+    for split, name in sorted(plain.items()):  # as no database sorts them
+        if split not in names:
+            free = (name if number == 1 else f"{name}_{number}" for number in itertools.count(1))
+            names[split] = next(one for one in free if one.lower() not in owners)
+            owners[names[split].lower()] = split
+    return names
 
 
 # --------------------------------------------------------------------------------------------------------- the card
@@ -113,8 +140,7 @@ def _card(export: Export, rows: dict[tuple[str, str], int]) -> str:
     for config in configs:
         head += [f"- config_name: {config}", *(["  default: true"] if config == configs[0] else []), "  data_files:"]
         for split in (split for one, split in rows if one == config):
-            name = _file_name(split)
-            head += [f"  - split: {name}", f"    path: data/{config}-{name}.jsonl"]
+            head += [f"  - split: {split}", f"    path: data/{config}-{split}.jsonl"]
     head += ["dataset_info:"] if configs else []
     for config in configs:
         head += [f"- config_name: {config}", "  features:"]
@@ -127,7 +153,7 @@ def _text(export: Export, rows: dict[tuple[str, str], int], configs: list[str]) 
     yield f"# {one_line(settings.title or settings.name)}\n"
     yield "What people said of outputs of language models, collected with Rein.\n"
     yield "| Configuration | Split | Rows |\n| --- | --- | ---: |"
-    yield from (f"| {config} | {_file_name(split)} | {n:,} |" for (config, split), n in rows.items())
+    yield from (f"| {config} | {split} | {n:,} |" for (config, split), n in rows.items())
     yield "\n## What is in it\n"
     for config in configs:
         yield f"**{config}**: {CONFIGS[config][0]} Columns: {', '.join(f'`{name}`' for name in CONFIGS[config][1])}.\n"

@@ -45,6 +45,8 @@ PLACES = ("group_id", "batch", "split", "role", "gold", "priority", "outputs", "
 def read_ranked(line: int, row: Mapping[str, Json]) -> Parsed:
     """A judgement of a group of outputs. Raises Unreadable."""
     asked = _asked(row)
+    if not asked.candidates:
+        raise Unreadable("outputs is empty")
     labeler = row.get("labeler", "unknown")
     if not isinstance(labeler, str) or not labeler:
         raise Unreadable(f"labeler is {named(labeler)}, but a name is expected")
@@ -74,7 +76,8 @@ def write_ranked(answer: Answer) -> dict[str, Json]:
 
 
 def read_prompts(line: int, row: Mapping[str, Json]) -> Parsed:
-    """A prompt with outputs that are to be judged. Raises Unreadable."""
+    """A prompt with outputs that are to be judged, or alone, to be answered. Raises Unreadable."""
+    row = row if {"output", "outputs", "completion"} & row.keys() else {**row, "outputs": []}
     if "output" in row and "outputs" not in row:
         row = {**without(row, "output"), "outputs": [row["output"]]}
     if "completion" in row and "outputs" not in row:
@@ -87,36 +90,38 @@ def read_prompts(line: int, row: Mapping[str, Json]) -> Parsed:
 
 def _asked(row: Mapping[str, Json]) -> Asked:
     outputs = need(row, "outputs", list, "a list of outputs")
-    if not outputs:
-        raise Unreadable("outputs is empty")
     candidates = [_candidate(one, f"output {number}") for number, one in enumerate(outputs, 1)]
-    context, extra = _context(row)
+    context, extra, loose = _context(row)
     key = row.get("group_id", row.get("id", ""))
     if not isinstance(key, str | int) or isinstance(key, bool):
         raise Unreadable(f"the id is {named(key)}, but a text or a number is expected")
-    rest = without(row, *PLACES, *context, "prompt", "id")
+    source = context if loose else () if row.get("prompt") is not None else ("context",)
+    rest = without(row, *PLACES, *source, "prompt", "id")
     return Asked(
         context, candidates, str(key), batch=_name(row, "batch"), split=_name(row, "split"), role=_name(row, "role"),
-        gold=row.get("gold"), priority=_priority(row), extra={**extra, **({"row": rest} if rest else {})},
+        gold=row.get("gold"), priority=_priority(row), extra={**extra, **({"row": rest} if rest else {})}, loose=loose,
     )  # fmt: skip
 
 
-def _context(row: Mapping[str, Json]) -> tuple[dict[str, Json], dict[str, Json]]:
-    """What the outputs answer: a prompt, messages, a context, or the line's own fields that are texts."""
+def _context(row: Mapping[str, Json]) -> tuple[dict[str, Json], dict[str, Json], bool]:
+    """What the outputs answer: a prompt, messages, a context, or the line's own fields that are texts.
+
+    Of those last ones it is to be decided which are shown.
+    """
     prompt, context = row.get("prompt"), row.get("context")
     if isinstance(prompt, str):
-        return {"prompt": prompt}, {}
+        return {"prompt": prompt}, {}, False
     if prompt is not None:
         messages = checked_messages(prompt, "prompt")
-        return context_of_messages(messages), {"messages": messages}
+        return context_of_messages(messages), {"messages": messages}, False
     if context is not None and not isinstance(context, str):
         if not isinstance(context, dict) or not context or not all(isinstance(one, str) for one in context.values()):
             raise Unreadable("context is no object of texts")
-        return dict(context), {}
+        return dict(context), {}, False
     fields = {name: value for name, value in without(row, *PLACES, "id").items() if isinstance(value, str)}
     if not fields:
         raise Unreadable("there is no prompt: no field prompt, context, or another one that is a text")
-    return fields, {}
+    return fields, {}, True
 
 
 def _prompt(context: Mapping[str, Json], extra: Mapping[str, Json]) -> dict[str, Json]:

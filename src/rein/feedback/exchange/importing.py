@@ -9,7 +9,7 @@ killed is finished by the same command. A line that cannot be taken is left out,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from rein.feedback.exchange.checking import Checker, Given, Ready
 from rein.feedback.exchange.lines import read_rows
 from rein.feedback.exchange.newcomers import Newcomers
 from rein.feedback.exchange.putting import Group, Tally, groups
-from rein.feedback.exchange.rows import Bad, Unreadable, canonical
+from rein.feedback.exchange.rows import MISSHAPEN, Bad, Unreadable, canonical, named
 from rein.feedback.exchange.table import FORMATS, Format, named_format
 from rein.feedback.items import create_project, load_project
 from rein.feedback.lessons import lessons, put_lesson
@@ -30,6 +30,7 @@ from rein.feedback.project import PRESETS, Project, project_of
 from rein.feedback.refused import Refused
 from rein.feedback.store import Store
 from rein.feedback.tables import project as projects
+from rein.report.legible import one_line
 
 Json = Any
 T = TypeVar("T")
@@ -50,6 +51,8 @@ class Imported:
     bad: tuple[Bad, ...]  # the first ones
     bad_total: int
     lines: int
+    unseen: tuple[str, ...] = ()  # fields of items that are kept, and not shown to labelers
+    idle: tuple[tuple[str, int], ...] = ()  # why nothing can be told of items that came in with answers, and how many
 
 
 def import_file(
@@ -66,6 +69,7 @@ def import_file(
     Raises   UserError for a file that cannot be read, an unknown format or project, and a project that asks nothing
              that the format answers.
     """
+    _first_rows(path)
     how = named_format(format) if format else guess(path)
     with store.reading() as conn:
         there = conn.execute(select(projects.c.id).where(projects.c.name == project)).first() is not None
@@ -83,16 +87,34 @@ def guess(path: Path) -> Format:
 
     Raises   UserError when it is none that is known.
     """
-    rows = (row[1] for row in islice(read_rows(path), _PEEK) if not isinstance(row, Bad))
-    first = next(rows, None)
+    some = _first_rows(path)
+    first = next((row[1] for row in some if not isinstance(row, Bad)), None)
+    if first is None:
+        raise unreadable(path, [row for row in some if isinstance(row, Bad)])
     if isinstance(first, dict):
         for one in FORMATS.values():
             if one.like is not None and one.like(first):
                 return one
         fields = f"Its first row has the fields {', '.join(map(repr, list(first)[:8]))}"
     else:
-        fields = "None of its first rows is a JSON object"
+        fields = f"Its first row is {named(first)}, but a JSON object is expected"
     raise UserError(f"{path} is of no format that is known. {fields}.", _readable())
+
+
+def unreadable(path: Path, bad: Sequence[Bad]) -> UserError:
+    """What to say of a file none of whose rows can be taken."""
+    return UserError(
+        f"Nothing of {path} can be read. Line {bad[0].line}: {one_line(bad[0].problem)}.",
+        "Expected are JSON objects in UTF-8, one a line, or one JSON list of them; .gz and .zst are unpacked.",
+    )
+
+
+def _first_rows(path: Path) -> list[tuple[int, Json] | Bad]:
+    """What a file begins with. Raises UserError for one without a row."""
+    some = list(islice(read_rows(path), _PEEK))
+    if not some:
+        raise UserError(f"{path} is empty.", "Name a file with a JSON object on each line, or with a list of them.")
+    return some
 
 
 def _readable() -> str:
@@ -178,7 +200,7 @@ class _Import:
                 f"asks for {', '.join(sorted(kinds))}.",
                 f"Name another --project, or make one: --create --preset {how.preset}.",
             )
-        self.checker = Checker(settings, given)
+        self.checker = Checker(settings, given, whole=how.name == "rein")
         self.people = Newcomers()
         self.rehearsed: dict[str, str] | None = {} if dry else None
 
@@ -193,7 +215,8 @@ class _Import:
             added, known, answers = added + some.added, known + some.known, answers + some.answers
             bad_total, lines = bad_total + len(bad), lines + len(group)
             advance(len(group))
-        return Imported(self.how.name, added, known, answers, tuple(shown), bad_total, lines)
+        unseen, idle = tuple(self.checker.unseen), tuple((why, len(n)) for why, n in self.checker.idle.items())
+        return Imported(self.how.name, added, known, answers, tuple(shown), bad_total, lines, unseen, idle)
 
     def _rows(self, path: Path) -> Iterator[Ready | Bad]:
         assert self.how.reads is not None
@@ -208,6 +231,8 @@ class _Import:
                 yield self.checker.check(self.how.reads(line, value), len(canonical(value)))
             except Unreadable as error:
                 yield Bad(line, str(error))
+            except MISSHAPEN:
+                yield Bad(line, f"it has not the form of {self.how.name}")
 
     def _put(self, lines: list[Ready]) -> Tally:
         if not lines:

@@ -2,8 +2,9 @@
 
 Flow     a file → (line number, value) or `Bad`, in order, in the memory of one row
 
-A row that is not JSON, not UTF-8, too long, or holds what no database keeps (NUL, half a character) is `Bad` with the
-line it begins at, and the rest is read on. In a list what follows a syntax error cannot be told apart: it ends there.
+A row that is not JSON, not UTF-8, too long, too deep, or holds what no database keeps (NUL, half a character) is `Bad`
+with the line it begins at, and the rest is read on. In a list what follows a syntax error cannot be told apart: it ends
+there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rein.report.legible import one_line
 
 Json = Any
 MOST_BYTES = 8_000_000  # of a row
+MOST_DEEP = 200  # lists and objects in each other
 _CHUNK_BYTES = 1 << 20
 # As JSON writes them; whether they stand for themselves, only the value tells.
 _SUSPECT = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|\x00")
@@ -35,10 +37,10 @@ _GONE = (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException, OSError)
 def read_rows(path: Path) -> Iterator[tuple[int, Json] | Bad]:
     """The rows of a file with the number of the line that each begins at, from 1.
 
-    Raises   UserError when the file cannot be opened.
+    Raises   UserError when the file cannot be opened, or is packed and damaged before its first row.
     """
     with _opened(path) as file:
-        yield from _until_torn(_rows(file))
+        yield from _until_torn(_rows(file), path)
 
 
 @contextmanager
@@ -58,15 +60,22 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield raw
 
 
-def _until_torn(rows: Iterator[tuple[int, Json] | Bad]) -> Iterator[tuple[int, Json] | Bad]:
-    """The rows as far as the file goes; where a packed file breaks off, that is said as a bad row."""
+def _until_torn(rows: Iterator[tuple[int, Json] | Bad], path: Path) -> Iterator[tuple[int, Json] | Bad]:
+    """The rows as far as the file goes; where a packed file breaks off, that is said as a bad row.
+
+    Raises   UserError where it breaks off before there is any.
+    """
     line = 0
     try:
         for row in rows:
             line = row.line if isinstance(row, Bad) else row[0]
             yield row
     except _GONE as error:
-        yield Bad(line + 1, f"the file breaks off or is damaged here: {one_line(str(error)) or type(error).__name__}")
+        why = one_line(str(error)) or type(error).__name__
+        if line == 0:
+            kind = {".gz": "whole gzip file", ".zst": "whole Zstandard file"}.get(path.suffix, "file that can be read")
+            raise UserError(f"{path} is no {kind}: {why}.", "Get it again; unpacked, its name has no ending.") from None
+        yield Bad(line + 1, f"the file breaks off or is damaged here: {why}")
 
 
 def _rows(file: BinaryIO) -> Iterator[tuple[int, Json] | Bad]:
@@ -93,17 +102,19 @@ class _Bytes:
 def _lines(source: _Bytes) -> Iterator[tuple[int, Json] | Bad]:
     for number, line in enumerate(_split(source), 1):
         if line is None:
-            yield Bad(number, f"the line is longer than {MOST_BYTES:,} bytes")
+            yield Bad(number, f"the line is longer than {MOST_BYTES:,} bytes, which is the most for one")
         elif line.strip():
             try:
                 text = line.decode("utf-8")
                 value = json.loads(text, parse_constant=_no_number)
+                if line.count(b"{") + line.count(b"[") > MOST_DEEP:
+                    _check_depth(value)
                 if _SUSPECT.search(line):
                     _keepable(value)
             except UnicodeDecodeError as error:
                 yield Bad(number, f"not UTF-8: byte 0x{error.object[error.start]:02x} at place {error.start + 1}")
             except RecursionError:
-                yield Bad(number, "nested too deeply")
+                yield Bad(number, _TOO_DEEP)
             except ValueError as error:
                 yield Bad(number, _why(error))
             else:
@@ -134,6 +145,20 @@ def _why(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg}, at place {error.pos + 1}"
     return one_line(str(error))
+
+
+_TOO_DEEP = f"nested too deeply: more than {MOST_DEEP} lists and objects in each other"
+
+
+def _check_depth(value: Json) -> None:
+    """Raises ValueError for what functions that call themselves would not come out of."""
+    level = [value]
+    for _ in range(MOST_DEEP + 1):
+        inside = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [part for parts in inside for part in parts]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
 
 
 def _keepable(value: Json) -> None:
@@ -167,9 +192,10 @@ def _elements(source: _Bytes) -> Iterator[tuple[int, Json] | Bad]:
             try:
                 value = window.value(decoder)
             except RecursionError:
-                yield Bad(line, "nested too deeply; the rest of the list is not read")
+                yield Bad(line, f"{_TOO_DEEP}; the rest of the list is not read")
                 return
             try:
+                _check_depth(value)
                 _keepable(value)
                 yield line, value
             except ValueError as error:

@@ -104,8 +104,12 @@ def _read_item(body: Mapping[str, Json]) -> Asked:
         role=need(body, "role", str, "a role"), extra=need(body, "extra", dict, "an object"), gold=body.get("gold"),
         wanted=need(body, "wanted", int, "a number") or None if wanted is not None else None,
         priority=float(need(body, "priority", (int, float), "a number")), closed=body.get("closed") is True,
-        document=body.get("document"),
+        document=_document(body),
     )  # fmt: skip
+
+
+def _document(body: Mapping[str, Json]) -> str | None:
+    return None if body.get("document") is None else str(need(body, "document", str, "the key of a document"))
 
 
 def _read_said(body: Mapping[str, Json]) -> Said:

@@ -99,9 +99,10 @@ def _read_conversations(line: int, row: Mapping[str, Json]) -> Parsed:
 
 
 def _gpt(row: Json) -> dict[str, str]:
-    if not isinstance(row, dict) or row.get("from") not in _GPT or not isinstance(row.get("value"), str):
+    speaker = row.get("from") if isinstance(row, dict) else None
+    if not isinstance(speaker, str) or speaker not in _GPT or not isinstance(row.get("value"), str):
         raise Unreadable("a message has no from (human, gpt, system) and value")
-    return {"role": _GPT[row["from"]], "content": row["value"]}
+    return {"role": _GPT[speaker], "content": row["value"]}
 
 
 def _preference(

@@ -28,7 +28,7 @@ def read_pandalm(line: int, row: Mapping[str, Json]) -> Parsed:
     if not context:
         raise Unreadable("instruction is missing")
     given = {name: row[name] for name in _RESPONSES if isinstance(row.get(name), bool)}
-    pair = [candidate(str(row[name]) if name in given else row.get(name), what=name) for name in _RESPONSES]
+    pair = [candidate(str(row[name]) if name in given else row.get(name), "", name) for name in _RESPONSES]
     annotators = [name for name in row if _ANNOTATOR.fullmatch(name)]
     said = []
     for name in annotators:

@@ -12,12 +12,14 @@ no kind has a place for stays with the item.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from rein.feedback.exchange.rows import Asked, Parsed, Said, Unreadable, candidate, need
+from rein.feedback.exchange.rows import Asked, Parsed, Said, Unreadable, candidate, named, need
 from rein.feedback.exchange.texts import checked_messages, context_of_messages
 
 Json = Any
@@ -59,12 +61,15 @@ def _argilla_answers(row: Mapping[str, Json]) -> list[tuple[str, list[tuple[str,
                 if isinstance(one, dict) and "value" in one:
                     found.setdefault(str(one.get("user_id") or "unknown"), []).append((name, one["value"]))
     else:
-        for one in responses:
+        for one in _list(responses, "responses"):
             if isinstance(one, dict) and one.get("status", "submitted") == "submitted":
                 values = one.get("values") or {}
+                if not isinstance(values, dict):
+                    raise Unreadable(f"the values of a response are {named(values)}, but an object is expected")
                 found[str(one.get("user_id") or "unknown")] = [
-                    (name, value["value"]) for name, value in values.items() if isinstance(value, dict)
-                ]
+                    (name, value["value"]) for name, value in values.items()
+                    if isinstance(value, dict) and "value" in value
+                ]  # fmt: skip
     return [(f"argilla/{person}", values) for person, values in found.items()]
 
 
@@ -108,15 +113,21 @@ def read_label_studio(line: int, row: Mapping[str, Json]) -> Parsed:
     """An annotated task. Raises Unreadable."""
     data = need(row, "data", dict, "an object")
     annotations = [
-        one for one in row.get("annotations") or [] if isinstance(one, dict) and not one.get("was_cancelled")
+        one
+        for one in _list(row.get("annotations") or [], "annotations")
+        if isinstance(one, dict) and not one.get("was_cancelled")
     ]
-    results = [[one for one in a.get("result") or [] if isinstance(one, dict)] for a in annotations]
+    results = [
+        [one for one in _list(a.get("result") or [], "the result of an annotation") if isinstance(one, dict)]
+        for a in annotations
+    ]
     listed = _listed(data, [one for some in results for one in some if one.get("type") == "ranker"])
     outputs = [str(one["id"]) for one in data[listed]] if listed else _outputs(data)
     said, left = [], {}
     for annotation, some in zip(annotations, results, strict=True):
         found, rest = _studio_values(some, outputs)
-        times = {"active_ms": round(1000 * annotation["lead_time"])} if _is_number(annotation.get("lead_time")) else {}
+        took_s: Json = annotation.get("lead_time")
+        times = {"active_ms": round(1000 * took_s)} if _is_number(took_s) and math.isfinite(took_s) else {}
         said += [
             Said(_completed_by(annotation), kind, value, name, shown=_as_listed(outputs), times=times,
                  at_ms=_time_ms(annotation.get("created_at")))
@@ -126,7 +137,8 @@ def read_label_studio(line: int, row: Mapping[str, Json]) -> Parsed:
     if annotations and not said:
         raise Unreadable("no result is one that a kind has a place for: pairwise, ranker, rating, choices, textarea")
     asked = _asked(data, outputs, f"label-studio/{row['id']}" if "id" in row else "", {"left": left}, listed)
-    return Parsed(line, [(asked, said)])
+    # What a template shows of a task is not in the file: only of known fields is it safe to show them.
+    return Parsed(line, [(replace(asked, loose=True), said)])
 
 
 def _studio_values(
@@ -223,7 +235,7 @@ def _asked(fields: Mapping[str, Json], outputs: Sequence[str], key: str, extra: 
     if listed:
         candidates = [_list_entry(one) for one in fields[listed]]
     else:
-        candidates = [candidate(fields[name], what=name, field=name) for name in outputs]
+        candidates = [candidate(fields[name], "", name, field=name) for name in outputs]
     return Asked(context, candidates, key, extra={name: value for name, value in extra.items() if value})
 
 
@@ -270,6 +282,12 @@ def _dense(ranks: Sequence[int]) -> list[int]:
     """
     known = sorted(set(ranks))
     return [known.index(rank) + 1 for rank in ranks]
+
+
+def _list(value: Json, what: str) -> list[Json]:
+    if not isinstance(value, list):
+        raise Unreadable(f"{what} is {named(value)}, but a list is expected")
+    return value
 
 
 def _is_number(value: Json) -> bool:

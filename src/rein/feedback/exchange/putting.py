@@ -13,7 +13,9 @@ from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import DataError
 
+from rein.errors import UserError
 from rein.feedback import tables as t
 from rein.feedback.answers import Record, record
 from rein.feedback.exchange.checking import Ready
@@ -62,10 +64,10 @@ class Group:
         try:
             with self.conn.begin_nested():
                 self._put(lines)
-        except Refused as refused:
+        except (Refused, UserError, OverflowError, DataError) as error:  # the last two: a number is too large to keep
             self.people.known = known
             if len(lines) == 1:
-                self.tally.bad.append(Bad(lines[0].line, refused.text))
+                self.tally.bad.append(Bad(lines[0].line, _why(error)))
                 return
             for one in lines:
                 self._try([one])
@@ -162,6 +164,12 @@ class Group:
                 self.conn.execute(insert(t.batch), row)
             if body.get("frozen") is True:
                 freeze(self.conn, self.now, self.project, body["name"], True)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, Refused):
+        return error.text
+    return error.problem if isinstance(error, UserError) else "it has a number that is too large to be kept"
 
 
 def _content(new: NewItem) -> str:

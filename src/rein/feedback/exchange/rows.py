@@ -24,6 +24,10 @@ class Unreadable(Exception):
     """A line that is no line of its format; the text says why, for a person."""
 
 
+# What a line of another form than anybody thought of may raise, besides.
+MISSHAPEN = (TypeError, AttributeError, ValueError, LookupError, RecursionError, OverflowError)
+
+
 @dataclass(frozen=True, slots=True)
 class Bad:
     """A line that was left out, and why."""
@@ -68,6 +72,7 @@ class Asked:
     closed: bool = False
     document: str | None = None  # key of the document that it comes from
     there: bool = False  # only its key is given: it came before
+    loose: bool = False  # its context is whatever texts the line has: which of them are shown is left to the project
     same: str = ""  # what decides its split, where that is more than its context: a whole conversation tree
 
     @property
@@ -151,7 +156,7 @@ def compact(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def candidate(text: Json, policy: str = "", what: str = "an output", **extra: Json) -> dict[str, Json]:
+def candidate(text: Json, policy: str = "", what: str = "an output", /, **extra: Json) -> dict[str, Json]:
     """A candidate.
 
     Raises   Unreadable when it is no text.

@@ -102,6 +102,25 @@ def items(conn: Connection, project: int, chosen: Chosen) -> Iterator[Item]:
     return (item for row in item_rows(conn, project) if chosen.takes(item := _item(row)))
 
 
+def splits(conn: Connection, project: int) -> list[str]:
+    """The names of a project's splits."""
+    query = select(t.item.c.split).where(t.item.c.project == project).distinct()
+    return list(conn.execute(query.order_by(t.item.c.split)).scalars())
+
+
+def batches(conn: Connection, project: int) -> list[str]:
+    """The names of a project's batches."""
+    query = select(t.batch.c.name).where(t.batch.c.project == project)
+    return list(conn.execute(query.order_by(t.batch.c.name)).scalars())
+
+
+def has_kinds(conn: Connection, project: int, kinds: Sequence[str]) -> bool:
+    """Whether an answer of these kinds stands, perhaps to a question that is asked no more."""
+    said = select(t.answer.c.seq).join(t.feedback, t.feedback.c.seq == t.answer.c.seq)
+    some = said.where(t.answer.c.project == project, t.feedback.c.kind.in_(kinds)).limit(1)
+    return conn.execute(some).first() is not None
+
+
 def items_of_keys(conn: Connection, project: int, keys: Sequence[str]) -> list[Item]:
     """Items by the names that the importer gave them, in the order in which they came."""
     found = list[Item]()
@@ -145,7 +164,7 @@ def _pages(conn: Connection, query: Select[Any], by: Any) -> Iterator[RowMapping
 def answers(
     conn: Connection, project: int, kinds: Sequence[str], names: Names, chosen: Chosen, *, whole: bool = False
 ) -> Iterator[Answer]:
-    """The answers of these kinds that stand, in the order in which they were said.
+    """The answers of these kinds that stand, in the order in which they were said; mirrored repeats are none of them.
 
     `whole`: one for each judgement, which has the others with it.
     """
@@ -196,12 +215,12 @@ class _Judgement:
 
 
 def _standing(conn: Connection, numbers: Sequence[int]) -> dict[int, _Judgement]:
-    """seq → its judgement, of all answers that stand for these items."""
+    """seq → its judgement, of all answers that stand for these items, each person's first time."""
     columns = (t.feedback, t.answer.c.turn, t.answer.c.assignment.label("goes_by"))
     rows = conn.execute(
         select(*columns)
         .join(t.answer, t.answer.c.seq == t.feedback.c.seq)
-        .where(t.answer.c.item.in_(numbers))
+        .where(t.answer.c.item.in_(numbers), t.answer.c.turn == 0)
         .order_by(t.feedback.c.seq)
     ).mappings().all()  # fmt: skip
     judgements: dict[tuple[Json, ...], _Judgement] = {}

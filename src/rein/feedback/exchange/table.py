@@ -81,7 +81,10 @@ FORMATS: dict[str, Format] = {
             "trl-unpaired", "single outputs, wanted or not, for TRL; of flags and ratings", None, write_unpaired,
             kinds=("flags", "rating", "likert"),
         ),
-        Format("hf", "a folder for Hugging Face's datasets, with its card", None, None, style="folder"),
+        Format(
+            "hf", "a folder for Hugging Face's datasets, with its card", None, None,
+            kinds=(*PREFERENCES, "demonstration"), style="folder",
+        ),
         Format(
             "oasst", "Open-Assistant's trees with ranked replies", trees.read_tree, write_trees,
             lambda row: "message_tree_id" in row, ("ranking",), "ranking", "ascii",
@@ -103,8 +106,8 @@ FORMATS: dict[str, Format] = {
             style="folder",
         ),
         Format(
-            "prompts", "prompts with outputs that are to be judged", groups.read_prompts, None,
-            lambda row: bool({"outputs", "completion", "output"} & row.keys()),
+            "prompts", "prompts with outputs to be judged, or alone to be answered", groups.read_prompts, None,
+            lambda row: bool({"outputs", "completion", "output", "prompt"} & row.keys()),
         ),
     )
 }  # fmt: skip

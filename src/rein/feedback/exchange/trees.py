@@ -55,9 +55,9 @@ def _ranked(first: Message) -> Iterator[tuple[list[Message], list[Message], list
 def _message(value: Json) -> Message:
     if not isinstance(value, dict):
         raise Unreadable("a message is no object")
-    for name in ("message_id", "text"):
+    for name in ("message_id", "text", "role"):
         need(value, name, str, "a text")
-    if value.get("role") not in _ROLES:
+    if value["role"] not in _ROLES:
         raise Unreadable("the role of a message is neither prompter nor assistant")
     if not isinstance(value.get("replies") or [], list):
         raise Unreadable("replies is no list")

@@ -12,11 +12,12 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import Connection, RowMapping, func, select
 
 from rein.feedback import people, tables, work
 from rein.feedback.people import Person
 from rein.feedback.project import Project
+from rein.feedback.training import passed
 from rein.web.label import bodies
 from rein.web.label.cards import asked, card_of, head_of, instructions_of
 from rein.web.label.guard import ERRORS, Asker, Parts, StrictRoute, Wrong
@@ -60,9 +61,10 @@ async def me(caller: Asker, service: Parts) -> bodies.Home:
 def _home(conn: Connection, person: Person) -> bodies.Home:
     row = conn.execute(select(tables.person).where(tables.person.c.id == person.id)).mappings().one()
     project, member = tables.project, tables.member
-    mine = select(project.c.id, project.c.name, project.c.closed, member.c.state, member.c.training).select_from(
-        project.outerjoin(member, (member.c.project == project.c.id) & (member.c.person == person.id))
-    )
+    empty = ~select(tables.item.c.id).where(tables.item.c.project == project.c.id).exists()
+    mine = select(
+        project.c.id, project.c.name, project.c.closed, empty.label("empty"), member.c.state, member.c.training
+    ).select_from(project.outerjoin(member, (member.c.project == project.c.id) & (member.c.person == person.id)))
     if person.role == "labeler":
         mine = mine.where(member.c.person.is_not(None))
     rows = conn.execute(mine.order_by(project.c.id)).all()
@@ -73,7 +75,7 @@ def _home(conn: Connection, person: Person) -> bodies.Home:
             bodies.MyProject(
                 name=one.name, title=settings.title or one.name, state=one.state or "none", closed=one.closed,
                 staged=settings.staged, questions=[asked(question) for question in settings.questions],
-                mine=submitted_by(conn, one.id, person.id),
+                empty=one.empty, mine=submitted_by(conn, one.id, person.id),
                 training=_training(one, settings),
             )
         )  # fmt: skip
@@ -89,9 +91,11 @@ def _training(member: Any, settings: Project) -> bodies.Training | None:
     if not settings.onboarding or member.state is None:
         return None
     went = member.training or {"agreed": None, "of": 0, "median_s": None}
+    marked = went["agreed"] is not None and passed(settings, went["agreed"], went["median_s"])
     return bodies.Training(
         done=went["of"], of=max(settings.onboarding, went["of"]) if member.state == "training" else went["of"],
         agreed=went["agreed"], median_s=went["median_s"], state=member.state,
+        let_in=member.state == "working" and not marked,
     )  # fmt: skip
 
 
@@ -139,8 +143,7 @@ async def preferences(body: bodies.Preferences, caller: Asker, service: Parts) -
     """What the pages remember of a person."""
 
     def do(conn: Connection) -> bodies.Done:
-        table = tables.person
-        conn.execute(update(table).where(table.c.id == caller.person.id).values(preferences=body.preferences))
+        people.set_preferences(conn, caller.person.id, body.preferences)
         return bodies.Done()
 
     return await service.write(do)
@@ -287,10 +290,11 @@ async def threads(project: ProjectName, caller: Asker, service: Parts) -> bodies
 
     def look(conn: Connection) -> bodies.Threads:
         project_id, settings = own_project(conn, caller.person, project)
-        thread, item = tables.thread, tables.item
+        thread, item, lease = tables.thread, tables.item, tables.assignment
         query = (
-            select(thread, item.c.context, item.c.candidates)
+            select(thread, item.c.context, item.c.candidates, lease.c.order, lease.c.revealed_ms)
             .join(item, item.c.id == thread.c.item)
+            .join(lease, lease.c.id == _first_lease(thread.c.item, thread.c.person))
             .where(thread.c.project == project_id, thread.c.person == caller.person.id)
             .order_by(thread.c.id.desc())
             .limit(200)
@@ -300,13 +304,24 @@ async def threads(project: ProjectName, caller: Asker, service: Parts) -> bodies
                 bodies.Thread(
                     id=row["id"], text=row["text"], at_ms=row["at_ms"], reply=row["reply"],
                     replied_ms=row["replied_ms"], pinned=row["pinned"],
-                    head=head_of(settings, row, revealed=not settings.staged),
+                    head=_head(settings, row),
                 )
                 for row in conn.execute(query).mappings()
             ]
         )  # fmt: skip
 
     return await service.read(look)
+
+
+def _first_lease(item: Any, person: Any) -> Any:
+    """A person's first assignment of an item; the other one has the sides mirrored."""
+    lease = tables.assignment.alias("first_lease")
+    own = select(lease.c.id).where(lease.c.item == item, lease.c.person == person)
+    return own.order_by(lease.c.turn).limit(1).scalar_subquery()
+
+
+def _head(settings: Project, row: RowMapping) -> str:
+    return head_of(settings, row, row["order"], not settings.staged or row["revealed_ms"] is not None)
 
 
 # --------------------------------------------------------------------------------------------------- one's own numbers
@@ -338,7 +353,7 @@ async def history(project: ProjectName, caller: Asker, service: Parts) -> bodies
             items=[
                 bodies.Done50(
                     assignment=row["id"], at_ms=row["at_ms"] or row["claimed_ms"], state=row["state"],
-                    head=head_of(settings, row, not settings.staged or row["revealed_ms"] is not None),
+                    head=_head(settings, row),
                 )
                 for row in conn.execute(query).mappings()
             ]
@@ -349,11 +364,18 @@ async def history(project: ProjectName, caller: Asker, service: Parts) -> bodies
 
 @router.get("/mine")
 async def mine(project: ProjectName, caller: Asker, service: Parts) -> dict[str, Any]:
-    """One's own pace and agreement with the researchers (agreement.mine)."""
+    """One's own pace and agreement with the researchers (mine.py). What is shown of their answers fixes one's own."""
+    person = caller.person
 
     def look(conn: Connection) -> dict[str, Any]:
         from rein.feedback.mine import mine as numbers  # with scipy and pandas: a second of the server's start
 
-        return numbers(conn, own_project(conn, caller.person, project)[0], caller.person.id)
+        return numbers(conn, own_project(conn, person, project)[0], person.id)
 
-    return await service.read(look)
+    def told(conn: Connection) -> dict[str, Any]:
+        from rein.feedback.mine import tell
+
+        return tell(conn, service.clock(), person.id, page)
+
+    page = await service.mine(person.id, project, look)
+    return await service.write(told) if page["disagreements"] else page

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from rein.feedback.database import to_json
 from rein.feedback.project import MAX_SHOWN
 
 INT64 = 2**63 - 1
 MAX_TEXT = 20_000  # characters of a written answer, a question, a message; kinds.py has the same
 MAX_GUIDELINE = 200_000
+MAX_PREFERENCES = 4_096  # bytes of JSON
 NO_NUL = r"^[^\x00]*$"
 
 Id = Annotated[int, Field(ge=0, le=INT64)]
@@ -92,10 +94,18 @@ class NewPassword(Body):
     new: Password
 
 
+def _small(value: dict[str, Json]) -> dict[str, Json]:
+    # Every page's first request brings it, of everybody.
+    length = len(to_json(value).encode())
+    if length > MAX_PREFERENCES:
+        raise ValueError(f"as JSON it has {length:,} bytes, but at most {MAX_PREFERENCES:,} are kept")
+    return value
+
+
 class Preferences(Body):
     """What the pages remember of a person: small, and theirs alone."""
 
-    preferences: Annotated[dict[Short, Json], Field(max_length=50)]
+    preferences: Annotated[dict[Short, Json], Field(max_length=50), AfterValidator(_small)]
 
 
 class Seen(Body):
@@ -239,6 +249,7 @@ class Training(Answer):
     agreed: float | None
     median_s: float | None
     state: str
+    let_in: bool = False  # by a researcher, whatever the mark
 
 
 class Submitted(Answer):
@@ -367,7 +378,8 @@ class MyProject(Answer):
     closed: bool
     staged: bool
     questions: list[Asked]
-    mine: int
+    empty: bool  # nobody has put items into it
+    mine: int  # items answered, practice apart
     training: Training | None
 
 

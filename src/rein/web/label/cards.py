@@ -8,6 +8,7 @@ order and the answers of others are read by no line of this module.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -69,13 +70,16 @@ def _version(conn: Connection, instruction: int | None) -> int:
     return int(conn.execute(query).scalar_one())
 
 
-def head_of(project: Project, item: Any, revealed: bool) -> str:
-    """The beginning of an item, for a list of one's own work: of the source, or before it was shown of a candidate."""
+def head_of(project: Project, item: Any, order: Sequence[int], revealed: bool) -> str:
+    """The beginning of an item, for a list of one's own work: of the source, or before it was shown of a candidate.
+
+    Of the one that this person was shown first: the order of the store says something of who wrote them.
+    """
     text = ""
     if revealed:
         text = next((str(item["context"][name]) for name in fields_of(project, item["context"])), "")
     if not text:
-        text = str(item["candidates"][0]["text"])
+        text = next((str(item["candidates"][k]["text"]) for k in order), "")
     return " ".join(text[: 4 * HEAD_CHARS].split())[:HEAD_CHARS]
 
 

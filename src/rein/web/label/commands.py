@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from rein.config import setting, settings_in
 from rein.errors import UserError, suggestion
 from rein.feedback import items, people
+from rein.feedback.client import checked_address
 from rein.feedback.project import PRESETS, project_of
 from rein.feedback.refused import Refused
 from rein.feedback.store import Store
@@ -39,8 +40,8 @@ class NewConfig:
 def new(config: NewConfig) -> None:
     """Makes a labeling project, and the store where there is none.
 
-    The presets are what the papers asked. --settings changes any of a project's settings; the first run of
-    `rein label serve` shows all of them.
+    The presets are what the papers asked. --settings changes any of a project's settings: docs/reference/feedback.md
+    lists them, and the project's page, under Settings, shows and changes them.
 
     Examples
       rein label new summaries
@@ -80,7 +81,7 @@ class InviteConfig:
     person: str = setting("", "let this person in again, once, instead of new ones")
     uses: int = setting(1, "how many new people it lets in")
     hours: float = setting(72.0, "how long it is good", unit="hours")
-    address: str = setting("http://127.0.0.1:8423", "where the server is for them")
+    address: str = setting("http://127.0.0.1:8423", "where the server is for them: http://… or https://…")
 
 
 def invite(config: InviteConfig) -> None:
@@ -91,6 +92,7 @@ def invite(config: InviteConfig) -> None:
       rein label invite --role researcher --address https://labels.example.org
       rein label invite --person Ann
     """
+    address = checked_address(config.address)
     if not 0 < config.hours <= 24 * 366:
         raise UserError(f"--hours is {config.hours}, but it must be above 0, and a year at most.", "Use --hours 72.")
 
@@ -113,7 +115,7 @@ def invite(config: InviteConfig) -> None:
 
     with Store.open(config.store) as store:
         token = store.write(do)
-    print(link_of(f"{config.address.rstrip('/')}/label", token, again=bool(config.person)))
+    print(link_of(f"{address}/label", token, again=bool(config.person)))
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def list_people(config: PeopleConfig) -> None:
     Examples
       rein label people
     """
-    with Store.open(config.store) as store, store.reading() as conn:
+    with Store.open(config.store, to_read=True) as store, store.reading() as conn:
         rows = people.everybody(conn)
     cells = [
         [
@@ -160,6 +162,6 @@ def backup(config: BackupConfig) -> None:
       rein label backup labels-monday.db
       rein label backup labels.dump --store postgresql://rein@/labels
     """
-    with Store.open(config.store) as store:
+    with Store.open(config.store, to_read=True) as store:
         store.backup(config.out)
         print(f"copied            {store.address} to {config.out}")

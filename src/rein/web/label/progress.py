@@ -30,7 +30,7 @@ def progress_of(conn: Connection, project_id: int, now: int) -> dict[str, Any]:
     room = conn.execute(
         select(func.sum(item.c.room)).where(item.c.project == project_id, item.c.role == "work", item.c.room > 0)
     ).scalar()
-    left = int(room or 0) + sum(one["held"] for one in leases)
+    left = int(room or 0) + _held_work(conn, project_id, now)
     pace = _pace(conn, project_id, now)
     end = round(now + left / pace["per_hour"] * HOUR_MS) if pace["per_hour"] else None
     return {
@@ -77,6 +77,18 @@ def open_leases(conn: Connection, project_id: int, now: int) -> list[dict[str, A
     return [dict(row) for row in conn.execute(query).mappings()]
 
 
+def _held_work(conn: Connection, project_id: int, now: int) -> int:
+    """Of what is held, how much is wanted work: no item of another role, and no repeat of one's own."""
+    assignment, item = tables.assignment, tables.item
+    query = (
+        select(func.count())
+        .join_from(assignment, item, item.c.id == assignment.c.item)
+        .where(assignment.c.state == "open", assignment.c.lease_ms > now, assignment.c.project == project_id)
+        .where(item.c.role == "work", assignment.c.turn == 0)
+    )
+    return int(conn.execute(query).scalar_one())
+
+
 def _pace(conn: Connection, project_id: int, now: int) -> dict[str, Any]:
     """Items answered in each of the last 24 hours."""
     answer, member = tables.answer, tables.member
@@ -100,12 +112,13 @@ def _pace(conn: Connection, project_id: int, now: int) -> dict[str, Any]:
 
 
 def submitted_by(conn: Connection, project: int, person: int) -> int:
-    """How many items of a project somebody has answered."""
-    table = tables.assignment
-    return int(
-        conn.execute(
-            select(func.count()).where(
-                table.c.person == person, table.c.project == project, table.c.state == "submitted"
-            )
-        ).scalar_one()
+    """How many items of a project somebody has answered, practice apart."""
+    table, item = tables.assignment, tables.item
+    every = select(func.count()).where(
+        table.c.person == person, table.c.project == project, table.c.state == "submitted"
     )
+    practice = select(item.c.id).where(item.c.project == project, item.c.role == "onboarding")
+    # Two counts, not a join: practice items are few, and the answers of a person may be a hundred thousand.
+    both = select(every.scalar_subquery(), every.where(table.c.item.in_(practice)).scalar_subquery())
+    answered, practised = conn.execute(both).one()
+    return int(answered - practised)

@@ -2,7 +2,9 @@
 
 Flow     a researcher's page or program → guard.py (403 for labelers) → a route → the store → JSON
 
-What changes something is in the audit log, with who did it and from which address, in the same transaction.
+What changes something is in the audit log, with who did it and from which address, in the same transaction. A file that
+comes in is many transactions; it has a row before the first and another after the last, so that one that was cut off
+shows.
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ async def close_project(name: ProjectName, body: asked.Close, caller: Researcher
 @router.get("/projects/{name}/progress")
 async def progress(name: ProjectName, caller: Researcher, service: Parts) -> Json:
     """How far it is (progress.py)."""
-    return await service.read(lambda conn: progress_of(conn, items.load_project(conn, name)[0], service.clock()))
+    return await service.count(lambda conn: progress_of(conn, items.load_project(conn, name)[0], service.clock()))
 
 
 @router.get("/projects/{name}/agreement")
@@ -112,13 +114,7 @@ async def agreement(
     batch: Annotated[str | None, Query(max_length=100, pattern=bodies.NO_NUL)] = None,
 ) -> Json:  # fmt: skip
     """How people agree (agreement.py)."""
-
-    def look(conn: Connection) -> Json:
-        from rein.feedback.agreement import report  # with scipy and pandas: a second of the server's start
-
-        return report(conn, items.load_project(conn, name)[0], batch, held=service.held)
-
-    return await service.read(look)
+    return await service.agreement(name, batch)
 
 
 # ----------------------------------------------------------------------------------------------- instructions, batches

@@ -83,20 +83,26 @@ async def take(
     `file` is its name on the researcher's machine, of which the ending alone matters, and which the audit log keeps.
     """
     await service.read(lambda conn: items.load_project(conn, name))
+
+    async def write(act: str, about: Json) -> None:
+        await service.write(lambda conn: note(conn, service.clock(), caller, act, about))
+
     given = Given(batch, role)
     ending = "".join(one for one in Path(file).suffixes[-2:] if one in (".json", ".jsonl", ".gz", ".zst"))
     with _one_of_few(), tempfile.TemporaryDirectory(prefix="rein-import-") as folder:
         path = Path(folder) / f"upload{ending}"
         await _save(request, path, service.max_upload_mb * 1_000_000)
+        if dry == "0":
+            await write("begin import", {"project": name, "format": format, "file": file})
         done = await run_in_threadpool(import_file, service.store, name, format, path, given=given, dry=dry == "1")
         found = {
             "format": done.format, "added": done.added, "known": done.known, "answers": done.answers,
             "lines": done.lines, "bad": [{"line": one.line, "problem": one.problem} for one in done.bad],
-            "bad_total": done.bad_total,
+            "bad_total": done.bad_total, "unseen": list(done.unseen),
         }  # fmt: skip
     if dry == "0":
         about = {"project": name, "format": done.format, "items": done.added, "answers": done.answers, "file": file}
-        await service.write(lambda conn: note(conn, service.clock(), caller, "import", about))
+        await write("import", about)
     return found
 
 

@@ -63,7 +63,7 @@ async def items(
                 break
         return {"items": found, "next": last}
 
-    return await service.read(look)
+    return await service.count(look)
 
 
 _item = tables.item
@@ -216,9 +216,11 @@ def threads_of(conn: Connection, which: ColumnElement[bool]) -> list[Json]:
 
 @router.post("/items/{id}")
 async def change_item(id: ItemId, body: asked.ItemChange, caller: Researcher, service: Parts) -> Json:
-    """Sets what is right, how urgent it is, its role, or closes it; what is not named stays."""
+    """Sets what is right, how urgent it is, its role, or closes it; what is not named stays. `gold` null: not known."""
     now = service.clock()
     changes = body.model_dump(exclude_none=True)
+    if "gold" in body.model_fields_set:
+        changes.setdefault("gold", None)
 
     def do(conn: Connection) -> Json:
         change(conn, id, **changes)

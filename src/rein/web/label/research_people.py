@@ -97,7 +97,7 @@ async def members(name: ProjectName, caller: Researcher, service: Parts) -> Json
             ]
         }  # fmt: skip
 
-    return await service.read(look)
+    return await service.count(look)
 
 
 def _last(conn: Connection, project_id: int, person: int) -> int | None:
@@ -207,14 +207,17 @@ async def write(name: ProjectName, body: asked.NewMessage, caller: Researcher, s
 
     def do(conn: Connection) -> Json:
         project_id, _ = items.load_project(conn, name)
-        member = tables.member
+        member, person, whom = tables.member, tables.person, None
         if body.to is not None:
-            query = select(member.c.person).where(member.c.project == project_id, member.c.person == body.to)
-            if conn.execute(query).one_or_none() is None:
+            receiver = select(person.c.name).join(member, member.c.person == person.c.id)
+            of = (member.c.project == project_id, member.c.person == body.to)
+            whom = conn.execute(receiver.where(*of)).scalar()
+            if whom is None:
                 raise Wrong(404, "unknown", "There is no such member of the project.")
         row = {"project": project_id, "to": body.to, "author": caller.person.id, "text": body.text, "at_ms": now}
-        made = tables.message.insert().values(row).returning(tables.message.c.id)
-        return {"message": conn.execute(made).scalar_one()}
+        number = conn.execute(tables.message.insert().values(row).returning(tables.message.c.id)).scalar_one()
+        note(conn, now, caller, "write message", {"project": name, "to": whom, "message": number})
+        return {"message": number}
 
     return await service.write(do)
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
+import tempfile
 import webbrowser
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -23,7 +26,7 @@ from starlette.routing import Mount
 from rein import __version__
 from rein.config import setting
 from rein.errors import UserError
-from rein.feedback import work
+from rein.feedback import people, work
 from rein.feedback.store import Store
 from rein.web.app import bind, make_app, make_server
 from rein.web.label import api, entry, pages, research, research_data, research_items, research_people
@@ -91,11 +94,32 @@ def serve(config: LabelServeConfig) -> None:
         server = make_server(
             application(service, hosts=[*config.allow_host, host]), behind_proxy=config.behind_proxy or None
         )
-        if config.browser:
-            with contextlib.suppress(webbrowser.Error):
-                webbrowser.open(link or address)
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt), sock, _unseen(link if config.browser else None) as way_in:
+            if config.browser:
+                with contextlib.suppress(webbrowser.Error):
+                    webbrowser.open(way_in or address)
             server.run(sockets=[sock])
+
+
+@contextlib.contextmanager
+def _unseen(link: str | None) -> Iterator[str | None]:
+    """Where a browser finds a link: a page on this machine that its owner alone may read, for as long as it serves.
+
+    What a browser is started with, everybody on this machine can read in the list of processes.
+    """
+    if link is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="rein-label-") as folder:  # which is its owner's alone
+        page = Path(folder) / "come-in.html"
+        page.touch(0o600)
+        to = html.escape(link)
+        page.write_text(
+            f'<!doctype html><meta charset="utf-8"><title>rein label</title>'
+            f'<meta http-equiv="refresh" content="0; url={to}"><a href="{to}">Come in</a>\n',
+            encoding="utf-8",
+        )
+        yield page.as_uri()
 
 
 def application(service: Service, *, hosts: tuple[str, ...] | list[str] = ()) -> Starlette:
@@ -105,7 +129,8 @@ def application(service: Service, *, hosts: tuple[str, ...] | list[str] = ()) ->
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         task = asyncio.get_running_loop().create_task(_expire(service))
         try:
-            yield
+            with service.reading_ahead():
+                yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -137,8 +162,9 @@ def make_api(service: Service | None) -> FastAPI:
 
 
 async def _expire(service: Service) -> None:
-    """Gives back, now and then, what nobody holds any more; a claim does so too, for its own project."""
+    """Gives back, now and then, what nobody holds any more, as a claim does too; and forgets sessions that are over."""
     while True:
         await asyncio.sleep(EXPIRE_EVERY_S)
         with contextlib.suppress(UserError):  # of a store that cannot be written for a while: the next one tries again
             await service.write(lambda conn: work.expire(conn, service.clock()))
+            await service.write(lambda conn: people.tidy(conn, service.clock()))

@@ -60,6 +60,12 @@ def _make_tables() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_project_name")),
     )
     op.create_table(
+        "secret",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_secret")),
+    )
+    op.create_table(
         "audit",
         sa.Column("seq", _ID, nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
@@ -235,6 +241,7 @@ def _make_tables() -> None:
         sa.Column("instruction", _ID, nullable=True),
         sa.Column("notes", sa.JSON(), nullable=True),
         sa.Column("revealed_ms", sa.BigInteger(), nullable=True),
+        sa.Column("told_ms", sa.BigInteger(), nullable=True),
         sa.Column("counted", sa.Boolean(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("claimed_ms", sa.BigInteger(), nullable=False),

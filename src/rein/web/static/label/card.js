@@ -7,13 +7,16 @@ import { SCALES } from "./scales.js";
 import { FLAGS } from "./flags.js";
 import { RANKING } from "./ranking.js";
 import { WRITING } from "./writing.js";
+import { begun, bring } from "./sight.js";
 
 const QUESTIONS = { ...SCALES, ...FLAGS, ...RANKING, ...WRITING };
 const IN_BAR = new Set(["comparison", "best_of"]); // small enough to be in view all the time, when asked alone
 const MOST_NOTE = 2000;
+const BELOW = "0px 0px -160px 0px"; // what has come this far up is above the bar, on any screen
 
-/* `taken`: letters that are keys already; `changed()` after each change; `reveal()` when the notes are complete. */
-export const makeView = (first, { taken, changed, reveal, say }) => {
+/* `taken`: letters that are keys already; `changed()` after each change; `reveal()` when the notes are complete;
+   `gentle(text)` says what stands in the way. */
+export const makeView = (first, { taken, changed, reveal, say, gentle }) => {
   let card = first;
   const node = element("div", "item");
   node.tabIndex = -1;
@@ -27,6 +30,19 @@ export const makeView = (first, { taken, changed, reveal, say }) => {
   let notes = [];
   let texts = [];
   let marked = false;
+  const unread = new Set(card.candidates.keys()); // candidates that were never on the screen
+  const watch = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => { if (isIntersecting) unread.delete(Number(target.dataset.place)); }), { rootMargin: BELOW });
+  let led = false;
+  /* Whether a choice among the candidates may be made. The scale is in view before they are, on a small screen: once,
+     it leads to the one that was not. */
+  const ready = () => {
+    const missed = led || card.answers ? undefined : [...node.querySelectorAll(".candidate")].find((box, place) => unread.has(place) && !begun(box));
+    if (!missed) return true;
+    led = true;
+    gentle(`${letter(Number(missed.dataset.place))} was not on the screen yet, so nothing was chosen. Here it is.`);
+    bring(missed); // last: the sentence takes room of its own
+    return false;
+  };
 
   /* ------------------------------------------------------------------------------------------- what is shown */
 
@@ -48,6 +64,8 @@ export const makeView = (first, { taken, changed, reveal, say }) => {
 
   const candidateNode = ({ text }, place) => {
     const box = element("article", `candidate side-${letter(place).toLowerCase()}`);
+    box.dataset.place = place;
+    watch.observe(box);
     const head = element("h2", "letter", letter(place));
     head.id = `candidate-${card.assignment}-${place}`;
     box.setAttribute("aria-labelledby", head.id);
@@ -103,11 +121,11 @@ export const makeView = (first, { taken, changed, reveal, say }) => {
     if (hidden) {
       candidates.forEach((box, place) => box.append(noteNode(place)));
       const words_ = element("div", "ask");
-      words_.append(element("h2", "", "First, without the source"), element("p", "quiet", "Say what each one tells you, as you understand it. Then the source is shown."));
+      words_.append(element("h2", "", "First, without the source"), element("p", "quiet", "Say what each one tells you, as you understand it. Then the source is shown."), element("p", "quiet typing-hint", "Enter goes on; Esc leaves the box for the keys."));
       heads.append(words_);
     } else {
       card.questions.forEach((question) => {
-        const part = QUESTIONS[question.kind]({ question, card, changed: touched, next, taken, ratings, say, point });
+        const part = QUESTIONS[question.kind]({ question, card, changed: touched, next, taken, ratings, say, point, ready });
         asked.push([question, part]);
         stops.push(...part.stops);
         if (part.head) heads.append(part.head);
@@ -189,6 +207,9 @@ export const makeView = (first, { taken, changed, reveal, say }) => {
       stops[at].enter();
       return at !== before;
     },
+    /* What Enter does at `target`, as `enter` and `noteEnter` below would: whether it is for the next question or note. */
+    entersOn: (target) => Boolean(stops[at]?.enter) && at + 1 < stops.length && stops[at].node.contains(target),
+    isLastNote: (target) => notes.length > 0 && target === notes[notes.length - 1],
     /* Enter in a note: the next note, and after the last one the source. */
     noteEnter: (target, at_once) => {
       const i = notes.indexOf(target);
@@ -198,6 +219,7 @@ export const makeView = (first, { taken, changed, reveal, say }) => {
       return true;
     },
     notes: () => notes.map((box) => box.value.trim()),
+    noted: () => notes.every((box) => box.value.trim()),
     missingNote: () => {
       const i = notes.findIndex((box) => !box.value.trim());
       if (i < 0) return "";

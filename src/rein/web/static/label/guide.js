@@ -2,7 +2,7 @@
    person last read them. */
 
 import { askAsPerson } from "./api.js";
-import { $, element, many, put, said, when, written } from "./text.js";
+import { $, askedWords, element, many, put, said, when, written } from "./text.js";
 
 const store = (project) => `rein-label-guide-${project}`;
 
@@ -42,7 +42,7 @@ export const makeGuide = ({ project }) => {
     $("guide-pinned").hidden = told.pinned.length === 0;
     $("guide-answers").replaceChildren(...told.pinned.map(({ text, reply }) => {
       const item = element("li");
-      item.append(said(text, "p", "said question"), said(reply));
+      item.append(said(askedWords(text), "p", "said question"), said(reply));
       return item;
     }));
   };

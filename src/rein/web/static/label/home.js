@@ -14,8 +14,9 @@ const KINDS = {
   flags: "flagging", demonstration: "writing", edit: "editing",
 };
 
-const stateOf = ({ state, closed, training }) => {
+const stateOf = ({ state, closed, empty, training }) => {
   if (closed) return "closed";
+  if (empty) return "nothing here yet";
   if (state === "stopped") return training ? "practice not passed" : "paused by the researchers";
   if (state === "training") return training ? `practice, ${training.done} of ${training.of} done` : "practice first";
   return "";
@@ -45,7 +46,7 @@ const projectNode = (one) => {
     made.setAttribute("aria-label", `${words}: ${one.title}`);
     row.append(made);
   };
-  if (!one.closed && one.state !== "stopped") link(one.mine || one.training?.done ? "Continue" : "Begin", "/label/work", "main");
+  if (!one.closed && !one.empty && one.state !== "stopped") link(one.mine || one.training?.done ? "Continue" : "Begin", "/label/work", "main");
   link("Your work", "/label/mine", "");
   item.append(row);
   return item;

@@ -1,7 +1,8 @@
 /* A ranking with ties, made by insertion: each candidate is compared with the middle of those that already stand, until
    its place is found; about K·log₂K questions for K candidates. Nothing here knows of the page.
 
-   `groups` is the order, the best first, equals in one group; `asked` is the pair of the next question. A score that was
+   `groups` is the order, the best first, equals in one group; `asked` is the pair of the next question: one that stands,
+   then the one that looks for its place, which is of a later letter, as candidates come in their own order. A score that was
    given before (a rating) says where a candidate belongs among those with other scores, so that only equals are asked
    about. */
 
@@ -77,9 +78,9 @@ export const insertion = (count, ties) => {
     move,
     tie,
     groups: () => groups,
-    asked: () => (open ? [open.x, groups[middle()][0]] : null),
+    asked: () => (open ? [groups[middle()][0], open.x] : null),
     left: () => todo.length + (open ? 1 : 0),
-    /* "better": the new one is better than the one it is asked about. */
+    /* "first" or "second" of the pair is better, or "equal". */
     answer: (word) => {
       if (!open || (word === "equal" && !ties)) return false;
       past.push(copy());
@@ -89,7 +90,7 @@ export const insertion = (count, ties) => {
         groups[at].sort((a, b) => a - b);
         open = null;
       } else {
-        if (word === "better") open.high = at; else open.low = at + 1;
+        if (word === "second") open.high = at; else open.low = at + 1;
         if (open.low === open.high) { place(open.low, open.x); open = null; }
       }
       advance();

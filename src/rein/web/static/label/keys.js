@@ -1,5 +1,6 @@
 /* Single keys for what is done often. They can be switched off, and given other letters (WCAG 2.1.4); none acts while
-   something is being typed, with a modifier held, or below a dialog. */
+   something is being typed, while the focus is on a button or link beside the item, with a modifier held, or below a
+   dialog. Who goes on from a text by Tab, and types on, so does nothing by it. Esc brings the focus back to the item. */
 
 export const COMMANDS = [
   { name: "skip", key: "s", says: "skip this item, with a reason" },
@@ -15,9 +16,10 @@ export const FIXED = [
   ["1 … 9", "choose a point of the scale, or the best one"],
   ["↑ ↓", "go from one question to the next; move an entry of a ranking"],
   ["← → =", "in a ranking: the left one, the right one, equal"],
-  ["Enter", "send the answer; show the source after the notes; go on after an explanation"],
-  ["Ctrl Enter", "the same from a text field, where Enter begins a line"],
-  ["Esc", "leave a text field, close a dialog"],
+  ["⌫ R", "in a ranking: take an answer back; ask everything again"],
+  ["Enter", "send the answer; go to the next note, and from the last one to the source; go on after an explanation"],
+  ["Ctrl Enter", "send the answer from a text, where Enter begins a line; Shift Enter begins one in a note"],
+  ["Esc", "leave a text or a button for the keys, close a dialog"],
 ];
 
 export const keysOf = (preferences) => Object.fromEntries(COMMANDS.map(({ name, key }) => [name, preferences.keys?.[name] ?? key]));
@@ -34,7 +36,7 @@ export const problemOf = (keys) => {
 };
 
 export const typing = (target) => target instanceof HTMLElement && (target.isContentEditable || target.matches("textarea, select, input:not([type=radio], [type=checkbox])"));
-const acts = (target) => target instanceof HTMLElement && target.matches("button, a, summary");
+export const acts = (target) => target instanceof HTMLElement && target.matches("button, a, summary");
 
 /* `commands`: name → what it does; `key(event)`: for all other keys, whether it took one; `enter(event)`, `escape()`. */
 export const listen = ({ preferences, commands, key, enter, escape }) => {
@@ -50,7 +52,7 @@ export const listen = ({ preferences, commands, key, enter, escape }) => {
     if (event.key === "Escape") return escape(event);
     if (typing(event.target)) return;
     const character = [...event.key].length === 1;
-    if (character && preferences.shortcuts === false) return;
+    if (character && (preferences.shortcuts === false || (acts(event.target) && !event.target.closest(".item")))) return;
     if (key(event)) return event.preventDefault();
     if (!character || event.repeat) return;
     const keys = keysOf(preferences);

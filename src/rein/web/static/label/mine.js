@@ -3,7 +3,7 @@
 
 import { askAsPerson, whoIsHere } from "./api.js";
 import { inWords } from "./answers.js";
-import { $, duration, element, many, percent, put, said, when } from "./text.js";
+import { $, askedWords, duration, element, many, percent, put, said, when } from "./text.js";
 import { result } from "./teach.js";
 
 const project = document.body.dataset.project;
@@ -38,8 +38,8 @@ const agreementTile = ({ question, agreement }, questions) => {
 const showNumbers = (told) => {
   const { median_s: median } = told;
   $("tiles").replaceChildren(
-    tile("items", told.answers.toLocaleString("en"), ""),
-    tile("active time", duration(told.active_ms), "as the work page measured it"),
+    tile("items", told.answers.toLocaleString("en"), own?.training ? "without practice" : ""),
+    tile("active time", duration(told.active_ms), `as the work page measured it${own?.training ? ", with practice" : ""}`),
     median.value === null ? tile("for an item", "–", median.why) : tile("for an item", `${Math.round(median.value)} s`, "half of them took less", median.how),
     ...told.with_researchers.map((one) => agreementTile(one, told.with_researchers)),
   );
@@ -115,7 +115,7 @@ const differNode = (one, questions) => {
   }
   item.append(verdict);
   if (one.why) item.append(said(`Because: ${one.why}`, "p", "said why"));
-  if (one.reply) item.append(said(`Asked: ${one.asked}\nReply: ${one.reply}`));
+  if (one.reply) item.append(said(`${one.asked.startsWith("Flag: ") ? askedWords(one.asked) : `Asked: ${one.asked}`}\nReply: ${one.reply}`));
   const texts = element("div", "differ-texts");
   one.candidates.forEach(({ text }, place) => {
     const box = element("div");
@@ -139,7 +139,7 @@ const threadNode = ({ text, reply, head, at_ms, pinned }) => {
   const about = element("p", "quiet");
   about.append(when(at_ms), ", about: ");
   about.append(said(head, "span"));
-  item.append(about, said(text));
+  item.append(about, said(askedWords(text)));
   item.append(reply ? said(reply, "p", "said note") : element("p", "quiet", "No reply yet."));
   if (pinned) item.append(element("p", "quiet", "The reply stands below the instructions, for everybody."));
   return item;

@@ -16,6 +16,13 @@ const done = (request) => new Promise((good, bad) => {
   request.onerror = () => bad(request.error);
 });
 
+/* What was written is on the disk once its transaction is complete: until then it may be taken back, as on a full disk. */
+const kept = (request) => new Promise((good, bad) => {
+  const { transaction } = request;
+  transaction.oncomplete = () => good(request.result);
+  transaction.onabort = () => bad(transaction.error ?? new Error("aborted"));
+});
+
 const opened = () => new Promise((good, bad) => {
   const request = indexedDB.open(NAME, 1);
   request.onupgradeneeded = () => request.result.createObjectStore("waiting", { keyPath: "n", autoIncrement: true });
@@ -24,27 +31,38 @@ const opened = () => new Promise((good, bad) => {
   request.onblocked = () => bad(new Error("blocked"));
 });
 
-/* The rows, in IndexedDB. What a browser does not take (storage is off, or full) lies in the page, which says so. */
+/* The rows, in IndexedDB. What a browser does not take (storage is off, or full) lies in the page, which says so; what it
+   does not let go of is done with all the same. */
 const makeShelf = async () => {
   const database = await opened().catch(() => null);
   const loose = new Map();
+  const gone = new Set();
   let last = 0;
   const within = (mode) => database.transaction("waiting", mode, { durability: "strict" }).objectStore("waiting");
   return {
     loose,
-    all: async () => [...(database ? await done(within("readonly").getAll()).catch(() => []) : []), ...loose.values()],
+    all: async () => {
+      const rows = database ? await done(within("readonly").getAll()).catch(() => []) : [];
+      return [...rows.filter(({ n }) => !loose.has(n) && !gone.has(n)), ...loose.values()];
+    },
     put: async (row) => {
       if (database) {
         try {
-          row.n = await done(within("readwrite").put(row));
+          row.n = await kept(within("readwrite").put(row));
           loose.delete(row.n);
           return;
-        } catch { /* full */ }
+        } catch { /* full, or taken back */ }
       }
       row.n ??= `page-${(last += 1)}`;
       loose.set(row.n, row);
     },
-    remove: async (n) => { if (!loose.delete(n)) await done(within("readwrite").delete(n)); },
+    remove: async (n) => {
+      loose.delete(n);
+      if (!database || typeof n !== "number") return;
+      try {
+        await kept(within("readwrite").delete(n));
+      } catch { gone.add(n); }
+    },
   };
 };
 
@@ -128,13 +146,14 @@ export const openOutbox = async ({ person, answered, refused, changed }) => {
   return {
     state,
     drain,
-    /* `row`: { path, body, title }; it is on the device's disk when this returns. */
+    /* `row`: { path, body, title }; when this returns it is on the device's disk, or `lasting` is false. */
     add: async (row) => {
       const whole = { ...row, person, state: "waiting", at_ms: Date.now() };
       state.waiting.push(whole);
       changed(state);
       await shelf.put(whole);
       channel.postMessage({ person });
+      if (shelf.loose.size) await look();
     },
     again: async (row) => { await shelf.put({ ...row, state: "waiting" }); await drain(); },
     discard: async (row) => { await shelf.remove(row.n); channel.postMessage({ person }); await look(); },

@@ -4,8 +4,9 @@
 import { button, element, letter, many, written } from "./text.js";
 import { heading } from "./scales.js";
 import { insertion } from "./insertion.js";
+import { bring, inSight } from "./sight.js";
 
-const ANSWERS = { ArrowLeft: "better", 1: "better", ArrowRight: "worse", 2: "worse", "=": "equal", 0: "equal" };
+const ANSWERS = { ArrowLeft: "first", 1: "first", ArrowRight: "second", 2: "second", "=": "equal", 0: "equal" };
 
 const ranking = ({ question, card, changed, ratings, say, point }) => {
   const order = insertion(card.candidates.length, question.ties);
@@ -56,7 +57,7 @@ const ranking = ({ question, card, changed, ratings, say, point }) => {
       text.append(written(card.candidates[x].text));
       box.append(text);
       box.setAttribute("aria-label", `${name(x)} is better`);
-      box.addEventListener("click", () => answer(side ? "worse" : "better"));
+      box.addEventListener("click", () => answer(side ? "second" : "first"));
       return box;
     });
     const equal = button("equal", "=", () => answer("equal"));
@@ -114,13 +115,14 @@ const ranking = ({ question, card, changed, ratings, say, point }) => {
     pending = null;
   };
 
+  const which = () => `Which is better? ${many(order.left(), "more to place", "more to place")}; ← and → choose${question.ties ? ", = makes them equal" : ""}, ⌫ takes an answer back.`;
+
   const draw = () => {
     const asked = started ? order.asked() : null;
-    const left = order.left();
     hint.textContent = !started
       ? "It begins when its turn comes."
       : asked
-        ? `Which is better? ${many(left, "more to place", "more to place")}; ← and → choose, = makes them equal, ⌫ takes an answer back.`
+        ? which()
         : "The order is complete. On an entry, ↑ and ↓ move it and = makes it equal; R asks everything again.";
     drawDuel(asked);
     if (started) drawList(asked);
@@ -151,18 +153,24 @@ const ranking = ({ question, card, changed, ratings, say, point }) => {
     },
     key: (event) => {
       if (!started) return false;
-      if (order.asked()) {
-        const word = ANSWERS[event.key];
-        if (word) return answer(word);
-        if (event.key === "Backspace") { if (order.back()) { draw(); changed(); } return true; }
-        return false;
+      const asked = order.asked();
+      const word = asked && ANSWERS[event.key];
+      const x = asked ? undefined : event.target.closest?.("[data-x]")?.dataset.x;
+      const what = x === undefined ? undefined : { ArrowUp: "up", ArrowDown: "down", "=": "tie" }[event.key];
+      const back = event.key === "Backspace";
+      const fresh = !asked && event.key.toLowerCase() === "r";
+      if (!word && !what && !back && !fresh) return false;
+      // Nobody answers what is off the screen: the first key brings it there, and no more.
+      if (!inSight(asked ? duel : list)) {
+        bring(asked ? duel : list);
+        hint.textContent = asked ? `It was off the screen, so that key chose nothing. ${which()}` : "The order was off the screen, so that key changed nothing.";
+        say(hint.textContent);
+        return true;
       }
-      const x = event.target.closest?.("[data-x]")?.dataset.x;
-      const what = { ArrowUp: "up", ArrowDown: "down", "=": "tie" }[event.key];
-      if (event.key.toLowerCase() === "r") { again(); return true; }
-      if (event.key === "Backspace") { if (order.back()) { draw(); changed(); } return true; }
-      if (x === undefined || !what) return false;
-      act(Number(x), what);
+      if (word) return answer(word);
+      if (what) act(Number(x), what);
+      else if (fresh) again();
+      else if (order.back()) { draw(); changed(); }
       return true;
     },
   };

@@ -31,6 +31,9 @@ const PAPERS = "In the papers: labelers with researchers 77 ± 2%, researchers w
 /* A side or a length that is preferred beyond chance. */
 const leaning = (one) => (one.value === null || (one.low <= 0.5 && one.high >= 0.5) ? "" : `the interval leaves out 50%`);
 
+/* What of it can be told, for a block that has nothing to say otherwise. */
+const known = (numbers) => numbers.filter((one) => one !== null && one !== undefined && one.value !== null);
+
 const tilesOf = (question) => {
   const key = (name) => `${question.name}-${name}`;
   const first = question.aspects[0];
@@ -46,10 +49,11 @@ const tilesOf = (question) => {
     made.append(tile(key("slope"), "pull of length, logits", slope, { form: "plain", counted: "choice", note: slope.value !== null && (slope.low > 0 || slope.high < 0) ? "the interval leaves out 0" : "" }));
   }
   made.append(tile(key("repeats"), "say the same again", question.repeats.same), tile(key("flips"), "stay on their side when mirrored", question.repeats.flips, { counted: "repeat" }), tile(key("gold"), "say what is known to be right", question.gold.accuracy, { counted: "answer" }));
-  return made;
+  return made.querySelector("strong:not(.none)") ? made : null;
 };
 
 const aspectsPart = (question) => {
+  if (!known(question.aspects.flatMap((one) => GROUPS.map(([name]) => one.agreement[name]))).length) return null;
   const shown = cells(`${question.name}-aspects`);
   const rows = [];
   for (const aspect of question.aspects) {
@@ -67,6 +71,7 @@ const BEYOND = [["fleiss", "Fleiss' κ"], ["alpha_nominal", "Krippendorff's α, 
 const beyondPart = (question) => {
   const shown = cells(`${question.name}-beyond`);
   const there = BEYOND.filter(([name]) => question.aspects.some(({ beyond_chance: own }) => own[name]));
+  if (!known(question.aspects.flatMap((one) => [...there.map(([name]) => one.beyond_chance[name]), one.flagged])).length) return null;
   const flagged = question.aspects.some((aspect) => aspect.flagged);
   const rows = question.aspects.map((aspect) => [
     said(aspect.name, "span"), ...there.map(([name, words]) => shown.of(words, aspect.beyond_chance[name], "plain")), ...(flagged ? [shown.of("Flagged", aspect.flagged)] : []),
@@ -77,7 +82,7 @@ const beyondPart = (question) => {
 
 const costPart = (question, cost) => {
   const own = cost.filter((one) => one.question === question.name);
-  if (!own.length) return "";
+  if (!known(own.flatMap(({ pairs, hours }) => [pairs, hours])).length) return null;
   const shown = cells(`${question.name}-cost`);
   const words = Object.fromEntries(GROUPS);
   const rows = own.map((one) => [words[one.groups], `± ${(100 * one.half_width).toFixed(0)}%`, shown.of("More pairs", one.pairs, "whole"), shown.of("Hours of people", one.hours, "hours")]);
@@ -90,11 +95,23 @@ const questionPart = (question, report) => {
   head.append(said(question.name, "span"), element("span", "quiet", ` ${question.kind.replaceAll("_", " ")}`));
   made.append(head);
   if (!question.aspects.length) {
-    made.append(empty("Answers of this kind are texts, which are not compared."), peoplePart(question, report));
+    made.append(empty("Answers of this kind are texts, which are not compared."));
+    const people = peoplePart(question, report);
+    if (people) made.append(people);
     return made;
   }
-  made.append(sentence(question.aspects[0]), element("p", "quiet", PAPERS), tilesOf(question), aspectsPart(question), beyondPart(question), peoplePart(question, report), speedPart(question, report));
-  for (const node of [confidencePart(question), matrixPart(question), driftPart(question), costPart(question, report.cost)]) if (node) made.append(node);
+  made.append(sentence(question.aspects[0]));
+  if (question.kind === "comparison") made.append(element("p", "quiet", PAPERS));
+  const tiles = tilesOf(question);
+  if (tiles) made.append(tiles);
+  const parts = [
+    ["agreement", aspectsPart(question)], ["beyond chance", beyondPart(question)], ["each person", peoplePart(question, report)], ["speed and quality", speedPart(question, report)],
+    ...(question.confidence ? [["confidence", confidencePart(question)]] : []), ["everyone with everyone", matrixPart(question)],
+    ...(question.drift.length ? [["weeks", driftPart(question)]] : []), ["narrower intervals", costPart(question, report.cost)],
+  ];
+  made.append(...parts.flatMap(([, node]) => (node ? [node] : [])));
+  const empties = parts.filter(([, node]) => !node).map(([name]) => name);
+  if (empties.length) made.append(element("p", "quiet sub", `Nothing to compare yet: ${empties.join(", ")}.`));
   return made;
 };
 
@@ -109,7 +126,7 @@ const look = () => attempt(async () => {
   const report = await get(`${at}/agreement${name ? `?batch=${encodeURIComponent(name)}` : ""}`);
   if (name !== batch.value) return;
   const { labelers, researchers } = report.people;
-  put($("facts"), `${many(report.answers, "answer")} to ${many(report.items, "item")} by ${many(labelers, "labeler")} and ${many(researchers, "researcher")}, at ${new Date().toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hour12: false })}`);
+  put($("facts"), `${many(report.answers, "answer")} to ${many(report.items, "item")} by ${many(labelers, "labeler")} and ${many(researchers, "researcher")}${report.not_compared ? ` (${many(report.not_compared, "answer")} for practice or with a known right answer, not compared)` : ""}, at ${new Date().toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hour12: false })}`);
   const key = JSON.stringify(report);
   if (key === before) return;
   before = key;

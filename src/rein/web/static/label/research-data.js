@@ -29,6 +29,7 @@ const showFound = (told, dry) => {
   const box = element("div", told.bad_total ? "note" : "panel");
   const items = `${many(told.added, "new item")}, ${told.known.toLocaleString("en")} known, ${many(told.answers, "answer")}, from ${many(told.lines, "line")} of ${told.format}`;
   box.append(element("p", "", dry ? `It would bring ${items}. Nothing was taken in.` : `It brought ${items}.`));
+  if (told.unseen.length) box.append(said(`Kept, and not shown to labelers: ${told.unseen.join(", ")}.`));
   if (told.bad_total) {
     box.append(element("p", "trouble", `${many(told.bad_total, "line is", "lines are")} no good${dry ? "; the others can come in" : "; the others came in"}.`));
     box.append(table("Lines that are no good", [{ name: "Line", head: true, n: true }, { name: "Problem" }], told.bad.map(({ line, problem }) => [line.toLocaleString("en"), said(problem, "span")])));

@@ -1,7 +1,7 @@
 /* What stands beside the task: its next version with a preview, the versions there were, what is pinned below. */
 
 import { Refused } from "./api.js";
-import { $, element, many, put, said, when, written } from "./text.js";
+import { $, askedWords, element, many, put, said, when, written } from "./text.js";
 import { at, attempt, empty, field, formEnd, get, onSubmit, post, project, refill, table, textarea } from "./research-page.js";
 
 const MOST = 200_000;
@@ -49,7 +49,7 @@ const show = (told) => {
   refill($("versions"), rows.length ? table("Versions", [{ name: "Version", head: true }, { name: "Written" }, { name: "Text" }], rows) : empty("None yet."));
   refill($("pinned"), ...(told.pinned.length ? told.pinned.map(({ text: asked, reply }) => {
     const item = element("li", "panel");
-    item.append(said(asked, "p", "said quiet"), said(reply));
+    item.append(said(askedWords(asked), "p", "said quiet"), said(reply));
     return item;
   }) : [empty("Nothing. A reply to a labeler's question can be pinned.", "li")]));
 };

@@ -2,7 +2,7 @@
    revised, undone and skipped, labelers' questions; its right answer, priority and role. */
 
 import { Refused } from "./api.js";
-import { $, duration, element, letter, put, said, when } from "./text.js";
+import { $, button, duration, element, letter, put, said, when } from "./text.js";
 import { attempt, choice, empty, field, formEnd, get, input, onSubmit, post, project, table, textarea, tick } from "./research-page.js";
 import { goldFields } from "./research-gold.js";
 import { inWords } from "./answers.js";
@@ -93,7 +93,8 @@ const showForms = (one) => {
   const form = $("gold");
   const fields = goldFields([...questions.values()], one.candidates.length, one.gold?.answers);
   const why = textarea(one.gold?.why ?? "", { maxlength: 2000, rows: 2 });
-  form.replaceChildren(...(fields.any ? [fields.node, field("Why, as it is explained after practice", why), ...formEnd("This is right")] : [empty("Answers of this project's kinds are not compared with a right one.")]));
+  const unset = one.gold ? [button("It is not known", "", () => attempt(async () => show(await post(`/research/items/${id}`, { gold: null }))))] : [];
+  form.replaceChildren(...(fields.any ? [fields.node, field("Why, as it is explained after practice", why), ...formEnd("This is right"), ...unset] : [empty("Answers of this project's kinds are not compared with a right one.")]));
   if (fields.any) {
     onSubmit(form, async () => {
       const answers = fields.read();

@@ -2,7 +2,7 @@
    quality, agreement by confidence, drift over weeks. */
 
 import { element, said } from "./text.js";
-import { empty, table } from "./research-page.js";
+import { table } from "./research-page.js";
 import { cells, told } from "./research-numbers.js";
 import { dots, legend, steps, whisker } from "./research-charts.js";
 
@@ -25,7 +25,7 @@ const everybody = (question, report) => {
 export const peoplePart = (question, report) => {
   const shown = cells(`${question.name}-people`);
   const people = everybody(question, report);
-  if (!people.length) return part("Each person", empty("Nobody has answered."));
+  if (!people.length) return null;
   const columns = [{ name: "Person", head: true }, { name: "With researchers", n: true }, { name: "Known answers", n: true }, { name: "The same again", n: true }];
   if (question.bias) columns.push({ name: "Left", n: true }, { name: "Longer", n: true });
   columns.push({ name: "Median time", n: true }, { name: "Words a minute", n: true });
@@ -74,7 +74,7 @@ export const speedPart = (question, report) => {
     if (agreement.value === null || !pace || pace.value === null) return [];
     return [{ x: pace.value, y: agreement.value, low: agreement.low, high: agreement.high, name: person.name, says: `${person.name}: ${told(agreement)} with researchers, ${told(pace, "seconds")} for an item` }];
   });
-  if (!points.length) return part(head, empty("It takes labelers with measured times and with items that a researcher has answered too."));
+  if (!points.length) return null; // it takes measured times, and items that a researcher has answered too
   const to = Math.max(...points.map(({ x }) => x)) * 1.25;
   const chart = dots({
     label: `Agreement with researchers by median seconds for an item: ${points.map(({ says }) => says).join("; ")}`, height: 300,
@@ -93,19 +93,20 @@ export const confidencePart = (question) => {
     points: own.steps.map((one) => ({ x: one.distance + (i ? 0.05 : -0.05), y: one[name].value, low: one[name].low, high: one[name].high, says: one[name].value === null ? "" : `${one.distance} from even, ${words}: ${told(one[name])}` })),
   }));
   const known = series.flatMap(({ points }) => points.filter(({ y }) => y !== null));
+  if (!known.length) return null;
   const shown = cells(`${question.name}-confidence`);
   const rows = own.steps.map((one) => [`${one.distance} from even`, ...tones.map(([name, words]) => shown.of(words, one[name]))]);
   const columns = [{ name: "Confidence", head: true }, { name: "With other labelers", n: true }, { name: "With researchers", n: true }];
-  const nodes = [element("p", "quiet", `How far an answer is from even on the scale, and how often it then agrees. A labeler counts as confident from where ${asPercent(own.aim)} agree with researchers.`)];
-  if (known.length) {
-    nodes.push(legend(series), dots({
-      label: `Agreement by confidence: ${known.map(({ says }) => says).join("; ")}`,
-      x: { from: 0.6, to: own.steps.length + 0.4, ticks: own.steps.map(({ distance }) => distance), says: String, name: "points from even" },
-      y: shares(known), series, rules: [{ y: own.aim, says: asPercent(own.aim) }],
-    }));
-  }
-  nodes.push(table(`Agreement by confidence, ${question.name}`, columns, rows, "dense"), shown.notes());
-  return part("Confidence", ...nodes);
+  const chart = dots({
+    label: `Agreement by confidence: ${known.map(({ says }) => says).join("; ")}`,
+    x: { from: 0.6, to: own.steps.length + 0.4, ticks: own.steps.map(({ distance }) => distance), says: String, name: "points from even" },
+    y: shares(known), series, rules: [{ y: own.aim, says: asPercent(own.aim) }],
+  });
+  return part(
+    "Confidence",
+    element("p", "quiet", `How far an answer is from even on the scale, and how often it then agrees. A labeler counts as confident from where ${asPercent(own.aim)} agree with researchers.`),
+    legend(series), chart, table(`Agreement by confidence, ${question.name}`, columns, rows, "dense"), shown.notes(),
+  );
 };
 
 export const driftPart = (question) => {

@@ -51,12 +51,12 @@ const kappas = (question) => {
 };
 
 export const matrixPart = (question) => {
-  if (!question.matrix || question.matrix.people.length < 2) return null;
+  if (!question.matrix?.rows.flat().some((one) => one !== null)) return null;
   const made = element("div", "sub");
   const own = question.matrix;
   made.append(element("h3", "", "Everyone with everyone"));
-  const how = own.rows.flat().find((one) => one !== null)?.how;
-  made.append(element("p", "quiet", `Percent. ${how ?? "No two people have answered the same item."}`), wide(`Agreement of each two, ${question.name}`, gridOf(`Agreement of each two, ${question.name}`, own, own.rows)));
+  const { how } = own.rows.flat().find((one) => one !== null);
+  made.append(element("p", "quiet", `Percent. ${how}`), wide(`Agreement of each two, ${question.name}`, gridOf(`Agreement of each two, ${question.name}`, own, own.rows)));
   if (own.left_out) made.append(element("p", "quiet", `${own.left_out} people with fewer answers are left out.`));
   if (own.rows_with_ties) {
     const box = element("details");

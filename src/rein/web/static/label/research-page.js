@@ -9,10 +9,15 @@ export const at = `/research/projects/${encodeURIComponent(project)}`;
 export const pageOf = (rest = "", name = project) => `/label/research/${encodeURIComponent(name)}${rest}`;
 
 export const me = await whoIsHere($("main"));
+const ways = document.querySelectorAll(".nav");
 if (me.role === "labeler") {
-  $("main").replaceChildren(element("p", "empty", "This page is for researchers."));
+  const back = element("a", "button", "Your projects");
+  back.href = "/label";
+  for (const one of ways) one.remove();
+  $("main").replaceChildren(element("p", "empty", "This page is for researchers."), back);
   await new Promise(() => {});
 }
+for (const one of ways) one.classList.remove("later");
 if (project) document.title = `${document.title.split(" · ")[0]} of ${project} · Rein`;
 
 export const get = (path) => askAsPerson("GET", path);

@@ -1,6 +1,6 @@
 /* A labeler's question with its reply, which can be written, changed and pinned. */
 
-import { element, said, when } from "./text.js";
+import { askedWords, element, said, when } from "./text.js";
 import { field, formEnd, input, link, onSubmit, pageOf, post, textarea, tick } from "./research-page.js";
 
 /* `changed` is called when a reply was sent. */
@@ -10,7 +10,7 @@ export const threadNode = (one, changed, { withItem = false } = {}) => {
   head.append(said(one.person, "span"), ", ", when(one.at_ms));
   if (withItem) head.append(", about ", link(`item ${one.item}`, pageOf(`/items/${one.item}`)));
   if (one.pinned) head.append(" · ", element("span", "tag on", "pinned"));
-  item.append(head, said(one.text));
+  item.append(head, said(askedWords(one.text)));
   if (one.reply !== null) {
     const by = element("p", "quiet");
     by.append(said(one.replied_by ?? "", "span"), " replied, ", when(one.replied_ms));

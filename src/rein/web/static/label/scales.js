@@ -6,8 +6,8 @@ import { element, letter } from "./text.js";
 
 let made = 0;
 
-/* A row of radio buttons with their values printed on them: [{ value, text, says }]. */
-const row = (label, choices, chosen, name = "") => {
+/* A row of radio buttons with their values printed on them: [{ value, text, says }]. `ready()`: whether one may be chosen. */
+const row = (label, choices, chosen, name = "", ready = () => true) => {
   const node = element("div", `scale ${name}`);
   const group = `scale-${(made += 1)}`;
   node.setAttribute("role", "radiogroup");
@@ -21,6 +21,7 @@ const row = (label, choices, chosen, name = "") => {
     input.disabled = Boolean(off);
     input.setAttribute("aria-label", says ?? String(text));
     if (says) box.title = says;
+    input.addEventListener("click", (event) => { if (!ready()) event.preventDefault(); });
     input.addEventListener("change", () => chosen(value));
     box.append(input, element("span", "", text));
     node.append(box);
@@ -33,8 +34,9 @@ const row = (label, choices, chosen, name = "") => {
 };
 
 /* A digit key chooses the point of that number. */
-const byDigit = (scale, chosen) => (event) => {
+const byDigit = (scale, chosen, ready = () => true) => (event) => {
   if (!/^[1-9]$/.test(event.key) || !scale.has(event.key)) return false;
+  if (!ready()) return true;
   scale.set(event.key);
   scale.focus();
   chosen(Number(event.key));
@@ -69,7 +71,7 @@ const pointWords = (point, points) => {
   return `${from < 0 ? "A" : "B"} is ${grade}`;
 };
 
-const comparison = ({ question, changed }) => {
+const comparison = ({ question, changed, ready }) => {
   const { points } = question;
   const middle = (points + 1) / 2;
   const node = element("fieldset", "comparison");
@@ -79,7 +81,7 @@ const comparison = ({ question, changed }) => {
   const choices = Array.from({ length: points }, (_, i) => ({
     value: i + 1, text: i + 1, says: `${i + 1}, ${pointWords(i + 1, points)}`, off: !question.ties && i + 1 === middle,
   }));
-  const scale = row(question.text || "Which is better?", choices, chosen, "two-sided");
+  const scale = row(question.text || "Which is better?", choices, chosen, "two-sided", ready);
   const ends = element("div", "ends");
   ends.setAttribute("aria-hidden", "true");
   ends.append(element("span", "a", "A is much better"), element("span", "", question.ties ? "even" : ""), element("span", "b", "B is much better"));
@@ -96,38 +98,50 @@ const comparison = ({ question, changed }) => {
     node, value, draft: value,
     set: (to) => { scale.set(to?.points ?? null); say(to?.points ?? null); },
     missing: () => (scale.get() === null ? `choose from 1 (A) to ${points} (B)` : ""),
-    stops: [{ node: scale.node, focus: scale.focus, key: byDigit(scale, chosen) }],
+    stops: [{ node: scale.node, focus: scale.focus, key: byDigit(scale, chosen, ready) }],
   };
 };
 
 /* ------------------------------------------------------------------------------------------------- which of all */
 
-const bestOf = ({ question, card, changed }) => {
+const bestOf = ({ question, card, changed, ready }) => {
   const node = element("fieldset", "best");
   const choices = card.candidates.map((_, place) => ({ value: place + 1, text: `${place + 1} · ${letter(place)}`, says: `${place + 1}, ${letter(place)} is the best` }));
-  const scale = row(question.text || "Which is the best?", choices, changed);
+  const scale = row(question.text || "Which is the best?", choices, changed, "", ready);
   node.append(heading(question, "Which is the best?"), scale.node);
   const value = () => (scale.get() === null ? null : { best: Number(scale.get()) - 1 });
   return {
     node, value, draft: value,
     set: (to) => scale.set(to ? to.best + 1 : null),
     missing: () => (scale.get() === null ? "choose the best one" : ""),
-    stops: [{ node: scale.node, focus: scale.focus, key: byDigit(scale, changed) }],
+    stops: [{ node: scale.node, focus: scale.focus, key: byDigit(scale, changed, ready) }],
   };
 };
 
 /* --------------------------------------------------------------------------------- how good each is, on any axes */
 
+const SHORT = 40; // characters that still fit at the end of a scale
+
 /* `axes` of each candidate, each a scale; after a digit the next one has its turn. */
 const rows = ({ question, card, changed, next }, axes, words) => {
-  const choices = Array.from({ length: question.points }, (_, i) => {
-    const says = question.rubric?.[String(i + 1)];
+  const { points } = question;
+  const meant = { 1: "worst", [points]: "best", ...question.rubric };
+  const choices = Array.from({ length: points }, (_, i) => {
+    const says = meant[i + 1];
     return { value: i + 1, text: i + 1, says: says ? `${i + 1}, ${says}` : undefined };
   });
+  // Where the scale is, beside each candidate, not only at the head of them all.
+  const endsNode = () => {
+    const node = element("div", "ends");
+    node.setAttribute("aria-hidden", "true"); // each point says it by itself
+    node.append(...[[1, "worst"], [points, "best"]].map(([point, plain]) => element("span", "", `${point} ${meant[point].length > SHORT ? plain : meant[point]}`)));
+    return node;
+  };
   const scales = card.candidates.map((_, place) => axes.map((axis) => row(`${axis ?? words}, ${letter(place)}`, choices, () => changed())));
   const stops = [];
   const parts = scales.map((own, place) => {
     const part = element("div", "axes");
+    part.append(endsNode());
     own.forEach((scale, i) => {
       const line = element("div", "axis");
       if (axes[i] !== null) line.append(element("span", "name", axes[i]));

@@ -7,8 +7,9 @@ import { ask, loginAddress } from "./api.js";
 const lineWord = ({ waiting, trouble, login, lasting }) => {
   const n = waiting.length;
   if (login) return `${n} waiting; log in again to send`;
-  if (trouble) return `${n} waiting. ${trouble}${lasting ? "" : " Do not close this page: this browser keeps nothing."}`;
-  return n ? `${n} waiting` : "";
+  const loose = n && !lasting ? ". Do not close this page: this browser could not keep what you said" : "";
+  if (trouble) return `${n} waiting. ${trouble}${loose}`;
+  return n ? `${n} waiting${loose}` : "";
 };
 
 export const makeStatus = ({ again, discard, login }) => {
@@ -16,7 +17,8 @@ export const makeStatus = ({ again, discard, login }) => {
   return (state) => {
     document.body.dataset.waiting = state.waiting.length;
     const word = lineWord(state);
-    const busy = state.waiting.length > 1 || state.trouble || state.login; // the last answer on its way is no news
+    // The last answer on its way is no news.
+    const busy = state.waiting.length > 1 || state.trouble || state.login || !state.lasting;
     $("line").hidden = !busy || !word;
     $("line").className = `line ${state.trouble || state.login ? "down" : "up"}`;
     put($("line-word"), busy ? word : "");

@@ -18,6 +18,7 @@ const round = ({ done, of, agreed, median_s }) => {
 export const result = (training) => {
   const made = element("div", "stack");
   if (!ended(training.state)) made.append(element("p", "", "It goes on: there are more practice items."));
+  else if (training.let_in) made.append(element("p", "", "The researchers let you work here. From now on your answers count, and there is no explanation after them."));
   else if (training.state === "working") {
     made.append(element("p", "", "You have passed. From now on your answers count, and there is no explanation after them."));
   } else {
@@ -26,7 +27,7 @@ export const result = (training) => {
       "The researchers see this and may open it again; nothing is held against you.",
     ].join(" ")));
   }
-  made.append(round(training));
+  if (training.of) made.append(round(training));
   return made;
 };
 
@@ -68,4 +69,4 @@ export const explain = ({ view, said: own, told }) => new Promise((good) => {
   };
 });
 
-export const left = (training) => (training && !ended(training.state) ? `Practice: ${many(training.of - training.done, "item")} to go. After each one you see the researchers' answer and why; none of these counts as work.` : "");
+export const left = (training) => (training && !ended(training.state) ? `Practice, ${many(training.of - training.done, "item")} to go. After each you see the researchers' answer; none counts as work.` : "");

@@ -35,6 +35,9 @@ export const written = (text) => {
   return made;
 };
 
+/* What a labeler asked, or flagged, as others read it. */
+export const askedWords = (text) => text.replace(/^Flag: /, "Flagged: ");
+
 /* A paragraph of somebody's text. */
 export const said = (text, tag = "p", name = "said") => {
   const made = element(tag, name);

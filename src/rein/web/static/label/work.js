@@ -4,26 +4,22 @@
 
 import { ask, askAsPerson, Refused, whoIsHere } from "./api.js";
 import { say } from "../elements.js";
-import { $, button, element, many, put, said, when } from "./text.js";
+import { $, many, put } from "./text.js";
 import { makeClock } from "./clock.js";
 import { askWords, REASONS, showKeys } from "./dialogs.js";
 import { makeDrafts } from "./drafts.js";
 import { makeGuide } from "./guide.js";
-import { keysOf, listen, typing } from "./keys.js";
+import { acts, keysOf, listen, typing } from "./keys.js";
+import { makeMarking } from "./marking.js";
+import { nothingNode } from "./nothing.js";
 import { newKey, openOutbox } from "./outbox.js";
 import { makeStatus, showMessages } from "./status.js";
-import { explain, left, result } from "./teach.js";
+import { explain, left } from "./teach.js";
 import { makeView } from "./card.js";
 
 const project = document.body.dataset.project;
 const HEARTBEAT_MS = 60_000;
 const RETRY_MS = 3000;
-const NOTHING = {
-  "all done": "There is nothing left for you here at the moment. Thank you.",
-  stopped: "The researchers have paused your work on this project.",
-  "failed training": "",
-  closed: "This project is closed.",
-};
 
 const me = await whoIsHere($("sheet"));
 const mine = () => me.projects.find(({ name }) => name === project);
@@ -31,6 +27,7 @@ const preferences = me.preferences;
 const clock = makeClock();
 const guide = makeGuide({ project });
 const drafts = makeDrafts(me.name);
+const marking = makeMarking({ person: me.name, project });
 
 const hand = []; // views: the first is on the screen, the rest are built and wait
 const past = []; // assignments answered on this page, for undo
@@ -41,17 +38,21 @@ let told = null; // why there is nothing
 let training = mine()?.training ?? null;
 let asking = false;
 let teaching = false;
-let answered = mine()?.mine ?? 0;
+let answered = mine()?.mine ?? 0; // practice apart, as the server counts
 let draftTimer = null;
 
 /* -------------------------------------------------------------------------------------------------------- the item */
 
 const gentle = (text) => put($("gentle"), text);
+const count = (more) => {
+  answered = Math.max(0, answered + more);
+  put($("where"), answered ? `${many(answered, "item")} answered` : "");
+};
 
 const taken = new Set(Object.values(keysOf(preferences)).map((key) => key.toLowerCase()));
 const build = (card) => {
   const view = makeView(card, {
-    taken, say, reveal: () => reveal(view),
+    taken, say, gentle, reveal: () => reveal(view),
     changed: () => {
       if (hand[0] !== view) return;
       if (!view.hidden() && view.started()) clock.answered();
@@ -61,11 +62,20 @@ const build = (card) => {
     },
   });
   drafts.find(view);
-  view.diff(diffOn(card));
+  view.diff(marking.on(card));
   return view;
 };
 
-const diffOn = (card) => card.diff !== "never" && (preferences.diff ?? card.diff === "on");
+/* The keys that act where the focus is: hints of others step back, and Submit shows its own. */
+const follow = (target) => {
+  const view = hand[0];
+  if (!view) return;
+  document.body.classList.toggle("typing", typing(target));
+  const enters = typing(target) ? view.isLastNote(target) : acts(target) ? target === $("send") : !view.entersOn(target);
+  put($("send").querySelector("kbd"), enters ? "Enter" : "Ctrl Enter");
+};
+addEventListener("focusin", ({ target }) => follow(target));
+addEventListener("focusout", ({ relatedTarget }) => { if (!relatedTarget) follow(document.body); });
 
 let shown = null; // the view on the screen
 const show = () => {
@@ -83,31 +93,19 @@ const show = () => {
   $("sheet").replaceChildren(view.node);
   $("bar-ask").replaceChildren(view.ask);
   put($("send-word"), view.hidden() ? "Show the source" : "Submit");
-  $("diff").hidden = card.diff === "never" || card.candidates.length < 2;
-  $("diff").setAttribute("aria-pressed", String(diffOn(card)));
-  view.usedDiff ||= diffOn(card);
-  put($("where"), answered ? `${many(answered, "item")} answered` : "");
+  $("diff").hidden = !marking.offered(card);
+  $("diff").setAttribute("aria-pressed", String(marking.on(card)));
+  view.usedDiff ||= marking.on(card);
   guide.version(card.instructions);
   view.times = clock.begin(view.hidden() ? "notes" : "answers", view.times);
   scrollTo(0, 0);
   $("main").scrollTop = 0;
   view.focus();
+  follow(document.activeElement);
 };
 
 const showNothing = () => {
-  const box = element("div", "nothing");
-  if (told === "failed training" && training) box.append(element("h2", "", "Practice not passed"), result(training));
-  else box.append(element("p", "empty", told ? NOTHING[told] || "There is no work for you here at the moment." : asking ? "Asking for work …" : "The next item comes when there is a connection."));
-  if (told) {
-    const links = element("p", "row");
-    for (const [words, address] of [["Your work so far", `/label/mine/${encodeURIComponent(project)}`], ["All projects", "/label"]]) {
-      const link = element("a", "button", words);
-      link.href = address;
-      links.append(link);
-    }
-    box.append(links);
-    if (told === "all done") links.append(button("Look again", "", () => { told = null; fetchMore(); }));
-  }
+  const box = nothingNode({ told, asking, training, project, again: () => { told = null; fetchMore(); } });
   $("sheet").replaceChildren(box);
   if (told) say(box.textContent);
 };
@@ -126,11 +124,11 @@ const fetchMore = async () => {
       if (given.has(card.assignment) || waiting.has(card.assignment) || hand.some((view) => view.card().assignment === card.assignment)) continue;
       hand.push(build(card));
     }
-    told = hand.length ? null : found.nothing;
+    told = hand.length ? null : found.nothing === "all done" && mine()?.empty && !answered ? "nothing yet" : found.nothing;
     // What was claimed is all on its way back to the server: look again once it is there.
     if (!hand.length && !told && !outbox.state.waiting.length) retry = setTimeout(fetchMore, RETRY_MS);
   } catch (error) {
-    if (error instanceof Refused) told = error.code === "unknown" ? "closed" : null;
+    if (error instanceof Refused) told = error.code === "unknown" ? "no member" : null;
     retry = setTimeout(fetchMore, RETRY_MS);
   }
   asking = false;
@@ -145,7 +143,7 @@ const holdOn = async () => {
     const { leases } = await ask("POST", "/heartbeat", { assignments: asked });
     const gone = asked.filter((assignment) => !(assignment in leases));
     for (const view of hand.slice(1)) if (gone.includes(view.card().assignment)) hand.splice(hand.indexOf(view), 1);
-    if (hand.length && gone.includes(hand[0].card().assignment)) gentle("Its time is over. If you submit it now, it is kept and marked as late.");
+    if (hand.length && gone.includes(hand[0].card().assignment)) gentle("Others may have this item by now. If you submit it, it is kept and marked as late.");
   } catch { /* the outbox says when there is no connection */ }
 };
 
@@ -164,8 +162,9 @@ const leave = async (view, path, body) => {
   past.push(assignment);
   hand.shift();
   clearTimeout(draftTimer);
-  const stored = outbox.add({ path, body: { key: newKey(), assignment, ...body }, title: title(view) });
-  if (path === "/submit") answered += 1;
+  const counts = path === "/submit" && !view.card().practice;
+  const stored = outbox.add({ path, body: { key: newKey(), assignment, ...body }, title: title(view), project, counts });
+  if (counts) count(1);
   if (view.card().practice && path === "/submit") {
     teaching = true;
     $("bar").hidden = true;
@@ -191,6 +190,7 @@ const submit = () => {
 };
 
 const reveal = async (view) => {
+  clearTimeout(view.again);
   const missing = view.missingNote();
   if (missing) return gentle(missing);
   if (view.busy) return;
@@ -200,17 +200,30 @@ const reveal = async (view) => {
     const card = await askAsPerson("POST", "/reveal", { key: view.revealKey, assignment: view.card().assignment, notes: view.notes() });
     clock.enter("answers");
     view.update(card);
+    view.diff(marking.on(card));
     drafts.drop(card.assignment);
     if (hand[0] === view) {
       show();
       say("The source is shown.");
     }
   } catch (error) {
-    if (error instanceof Refused) view.revealKey = null; // another body must have another key
-    gentle(error.message);
+    if (error instanceof Refused) {
+      view.revealKey = null; // another body must have another key
+      gentle(error.message);
+    } else {
+      gentle(`${error.message} The source is shown as soon as there is one.`);
+      view.again = setTimeout(lookAgain, RETRY_MS);
+    }
   }
   view.busy = false;
 };
+
+/* The source that was asked for in vain: once more, when there may be a connection. */
+const lookAgain = () => {
+  const view = hand[0];
+  if (view?.again && view.hidden() && view.noted()) reveal(view);
+};
+addEventListener("online", () => { lookAgain(); fetchMore(); });
 
 const skip = async () => {
   const view = hand[0];
@@ -261,7 +274,7 @@ const takeBack = async (wanted) => {
     drafts.drop(assignment);
     hand.unshift(build(card));
     told = null;
-    answered = Math.max(0, answered - 1);
+    if (card.answers && !card.practice) count(-1); // what was skipped did not count
     show();
     say("It is taken back. Change it and submit again.");
     await holdOn(); // the server may have given back what was held beside it
@@ -274,22 +287,16 @@ const takeBack = async (wanted) => {
   }
 };
 
-/* One of them: the others may have been changed on another page meanwhile. */
-const keepPreference = async (one) => {
-  const now = await ask("GET", "/me");
-  await ask("POST", "/preferences", { preferences: { ...now.preferences, ...one } });
-};
-
 const toggleDiff = () => {
   const view = hand[0];
   if (!view || $("diff").hidden) return;
-  preferences.diff = !diffOn(view.card());
-  const marked = hand.map((one) => one.diff(diffOn(one.card())));
-  $("diff").setAttribute("aria-pressed", String(preferences.diff));
-  view.usedDiff ||= preferences.diff; // once is enough: it was seen with the marks
+  const on = !marking.on(view.card());
+  marking.choose(view.card(), on);
+  const marked = hand.map((one) => one.diff(marking.on(one.card())));
+  $("diff").setAttribute("aria-pressed", String(on));
+  view.usedDiff ||= on; // once is enough: it was seen with the marks
   if (!marked[0]) gentle("These texts are too long to be compared word by word.");
-  say(preferences.diff ? "Differences are marked." : "Differences are no longer marked.");
-  keepPreference({ diff: preferences.diff }).catch(() => { /* the page itself keeps it */ });
+  say(on ? "Differences are marked." : "Differences are no longer marked.");
 };
 
 /* ---------------------------------------------------------------------------------------------------- the outbox */
@@ -311,7 +318,11 @@ const putAway = async (row) => {
   given.delete(row.body.assignment);
   fetchMore();
 };
-const status = makeStatus({ again: (row) => outbox.again(row), discard: putAway, login: () => hand[0] && drafts.keep(hand[0]) });
+const sendAgain = (row) => {
+  if (row.counts && row.project === project) count(1);
+  return outbox.again(row);
+};
+const status = makeStatus({ again: sendAgain, discard: putAway, login: () => hand[0] && drafts.keep(hand[0]) });
 const outbox = await openOutbox({
   person: me.name,
   changed: status,
@@ -319,7 +330,10 @@ const outbox = await openOutbox({
     const { assignment } = row.body;
     const own = expected.get(assignment);
     expected.delete(assignment);
-    if (row.path !== "/ask" && !given.has(assignment)) elsewhere(assignment);
+    if (row.path !== "/ask" && !given.has(assignment)) {
+      if (row.counts && row.project === project) count(1);
+      elsewhere(assignment);
+    }
     if (row.path === "/submit" && told_.late) gentle("The answer before came after its time was over; it is kept, and marked as late.");
     if (told_.training) training = told_.training;
     if (own) {
@@ -333,12 +347,20 @@ const outbox = await openOutbox({
   },
   refused: (row) => {
     if (expected.delete(row.body.assignment)) teaching = false;
-    if (row.path === "/submit") answered = Math.max(0, answered - 1);
+    if (row.counts && row.project === project) count(-1);
     say(`An answer was not accepted: ${row.text}`);
     if (!teaching && $("bar").hidden) show();
     fetchMore();
   },
 });
+
+// What an earlier page left here counts as answered too.
+for (const { path, body, counts, project: of } of outbox.state.waiting) {
+  if (of !== project || path === "/ask") continue;
+  given.add(body.assignment);
+  if (counts) count(1);
+}
+count(0);
 
 /* ------------------------------------------------------------------------------------------------------- the page */
 
@@ -362,6 +384,10 @@ $("stop").addEventListener("click", async () => {
   if (unseen.length) await ask("POST", "/release", { assignments: unseen }).catch(() => { /* their time will end */ });
   location.assign("/label");
 });
+// A click leaves the focus where it was: the keys act after it as before.
+for (const tools of document.querySelectorAll(".actions, .top-tools")) {
+  tools.addEventListener("mousedown", (event) => { if (event.target.closest("button")) event.preventDefault(); });
+}
 document.body.classList.toggle("keyless", preferences.shortcuts === false);
 
 listen({
@@ -381,7 +407,7 @@ listen({
     submit();
     return true;
   },
-  escape: (event) => { if (typing(event.target)) hand[0]?.node.focus(); },
+  escape: ({ target }) => { if (typing(target) || acts(target)) hand[0]?.node.focus({ preventScroll: true }); },
 });
 
 setInterval(() => { if (!document.hidden) holdOn(); }, HEARTBEAT_MS);

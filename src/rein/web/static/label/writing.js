@@ -13,17 +13,19 @@ const field = (label, changed) => {
   box.maxLength = MOST;
   box.setAttribute("aria-label", label);
   const count = element("p", "quiet count");
+  const below = element("div", "below");
+  below.append(element("p", "quiet typing-hint", "Esc leaves the box for the keys; Ctrl Enter hands in."), count);
   const show = () => put(count, `${many(words(box.value), "word")}${box.value.length > 0.9 * MOST ? `, ${(MOST - box.value.length).toLocaleString("en")} characters left` : ""}`);
   box.addEventListener("input", () => { show(); changed(); });
-  return { box, count, show };
+  return { box, below, show };
 };
 
 const stopOf = (box) => ({ node: box, focus: () => box.focus(), key: () => false, writes: true });
 
 const demonstration = ({ question, changed }) => {
   const node = element("fieldset", "demonstration");
-  const { box, count, show } = field(question.text || "Write the answer yourself", changed);
-  node.append(heading(question, "Write the answer yourself"), box, count);
+  const { box, below, show } = field(question.text || "Write the answer yourself", changed);
+  node.append(heading(question, "Write the answer yourself"), box, below);
   show();
   return {
     node,
@@ -51,7 +53,7 @@ const edit = ({ question, card, changed }) => {
       return piece;
     }));
   };
-  const { box, count, show } = field(question.text || "Make it better", () => { mark(); changed(); });
+  const { box, below, show } = field(question.text || "Make it better", () => { mark(); changed(); });
   const fill = (text) => { box.value = text; show(); mark(); };
   node.append(heading(question, "Make it better"));
   let pick = null;
@@ -63,7 +65,7 @@ const edit = ({ question, card, changed }) => {
     pick.addEventListener("change", () => { which = Number(pick.value); fill(original()); changed(); });
     node.append(label);
   }
-  node.append(box, count, element("h3", "unseen", "Changes"), marks);
+  node.append(box, below, element("h3", "unseen", "Changes"), marks);
   fill(original());
   const draft = () => (box.value === original() && which === 0 ? null : { candidate: which, text: box.value });
   return {
