@@ -1,5 +1,6 @@
 """Fixtures that several rooms share."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -10,6 +11,17 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def no_loop_of_a_browser(request):
+    """Playwright, once it is started in a process, leaves its event loop marked as running; others need their own."""
+    loop = None if "browser" in request.path.parts else asyncio._get_running_loop()
+    if loop is not None:
+        asyncio._set_running_loop(None)
+    yield
+    if loop is not None:
+        asyncio._set_running_loop(loop)
 
 
 @pytest.fixture(scope="session")

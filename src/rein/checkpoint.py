@@ -236,6 +236,16 @@ class Writer:
             error, self._error = self._error, None
             raise error
 
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends when nothing is under way, whatever went wrong elsewhere: who comes next may clear the folder."""
+        if kind is None:
+            self.wait()
+        elif self._thread is not None:
+            self._thread.join()
+
     def wait(self) -> None:
         """Until nothing is under way."""
         if self._thread is not None:

@@ -50,7 +50,7 @@ def test_techniques_that_touch_only_the_choice_beat_sarsa_surely(sarsa, task, ma
         assert surely_above(returns_of(task, technique, weight), sarsa[task], margin), technique
 
 
-@pytest.mark.parametrize("task", ["mountain-car", "cart-pole"])
+@pytest.mark.parametrize("task", ["mountain-car", pytest.param("cart-pole", marks=pytest.mark.slow)])
 def test_they_do_better_than_shaping_the_reward_over_the_weights(task):
     # The mean over the decades of weights: what somebody gets who does not know the right one.
     biasing = np.mean([returns_of(task, "action-biasing", w).mean() for w in DECADES])

@@ -278,8 +278,15 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 1440])
+@pytest.mark.parametrize(
+    ("width", "theme"),
+    [
+        (320, "light"),
+        (1440, "dark"),
+        pytest.param(320, "dark", marks=pytest.mark.slow),
+        pytest.param(1440, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing_and_nothing_scrolls_sideways(visit, office, width, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
     page = visit(HOME, width=width, theme=theme)

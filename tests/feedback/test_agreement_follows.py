@@ -125,7 +125,7 @@ class World:
 
 
 @pytest.mark.parametrize("questions", [OF_TWO, OF_MANY], ids=["of two", "of many"])
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), acts=st.lists(st.lists(st.sampled_from(ACTS), min_size=1, max_size=3), max_size=4))
 def test_what_is_followed_is_what_would_be_counted_anew(sqlite_template, questions, seed, acts):
     with tempfile.TemporaryDirectory() as folder:

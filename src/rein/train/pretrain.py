@@ -141,7 +141,6 @@ def _train(
             run.truncate_after(position.opt_step)
     watch = Watch(config, world, batches, position.watch)
     evaluation = Evaluation(config, replica, tokenizer, heldout)
-    writer = checkpoint.Writer()
     if run is not None:
         _describe(config, replica, reader, tokenizer, position)
     total = known(config.train_tokens)
@@ -150,6 +149,7 @@ def _train(
         evaluation.run(run, opt_step=0, tokens=0, wall_s=0.0)
     saved_at, clock = time.monotonic(), _Clock(position.tokens)
     with (
+        checkpoint.Writer() as writer,
         Mirrors(config.out, config.mirrors if run is not None else ()) as mirrors,
         Progress("training", total=total, unit="tokens", start=position.tokens, quiet=run is None) as bar,
     ):
@@ -182,7 +182,6 @@ def _train(
             if stopping and not done:
                 writer.wait()
                 raise KeyboardInterrupt
-    writer.wait()
     world.wait()
     reader.close()
 
