@@ -59,6 +59,7 @@ def test_they_do_better_than_shaping_the_reward_over_the_weights(task):
     assert min(biasing, sharing) > shaping + 5.0
 
 
+@pytest.mark.slow
 def test_the_more_a_technique_touches_learning_the_less_it_stands_a_large_weight():
     # Over the experiment's own 500 episodes. Written first for 200: there the last margin was missed (docs/log.md).
     lost = {}

@@ -282,7 +282,7 @@ PLACES = {
     ("width", "theme"),
     [
         (320, "light"),
-        (1440, "dark"),
+        pytest.param(1440, "dark", marks=pytest.mark.slow),
         pytest.param(320, "dark", marks=pytest.mark.slow),
         pytest.param(1440, "light", marks=pytest.mark.slow),
     ],

@@ -257,6 +257,7 @@ def test_the_bootstrap_is_scipys():
     assert plain.high < theirs.high - 0.1 * width
 
 
+@pytest.mark.slow
 def test_the_bootstrap_of_a_perplexity_covers_over_clusters():
     """exp(−Σ log p / Σ tokens) of passages that are easier or harder as a whole; the truth is e^2.5."""
     names, rng, held = named([4] * 50), np.random.default_rng(8), 0
