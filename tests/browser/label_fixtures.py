@@ -115,7 +115,7 @@ TAKEN: pytest.StashKey[Iterator[str]] = pytest.StashKey()
 
 @pytest.fixture
 def come(look, desk, who) -> Callable[..., Any]:
-    """`come("/label/work/plain")` → a page of somebody who has logged in, with every outside request refused."""
+    """`come("/label/desk/plain")` → a page of somebody who has logged in, with every outside request refused."""
 
     def open_page(path: str, at: Server = desk, **how: Any):
         page = look(f"{at.url}/label/login", **how)

@@ -23,7 +23,7 @@ def notes(page, *texts: str) -> None:
 
 
 def test_the_left_key_means_the_left_card(come, desk, who):
-    page = come("/label/work/ranking")
+    page = come("/label/desk/ranking")
     page.locator(".duel .side").first.wait_for()
     pairs = []
     while page.locator(".duel").is_visible():
@@ -36,7 +36,7 @@ def test_the_left_key_means_the_left_card(come, desk, who):
 
 
 def test_a_key_for_a_pair_that_is_off_the_screen_brings_it_there_and_chooses_nothing(come, desk):
-    page = come("/label/work/ranking", width=390)
+    page = come("/label/desk/ranking", width=390)
     page.locator(".duel .side").first.wait_for()
     duel = page.locator(".duel")
     assert duel.bounding_box()["y"] > 900
@@ -52,7 +52,7 @@ def test_a_key_for_a_pair_that_is_off_the_screen_brings_it_there_and_chooses_not
 def test_a_choice_waits_until_the_candidates_were_seen(come, desk, who):
     page = come("/label", width=390)
     page.set_viewport_size({"width": 390, "height": 560})
-    page.goto(f"{desk.url}/label/work/plain")
+    page.goto(f"{desk.url}/label/desk/plain")
     item(page)
     page.keyboard.press("3")
     assert "was not on the screen yet, so nothing was chosen" in page.evaluate(SAID)
@@ -65,11 +65,11 @@ def test_a_choice_waits_until_the_candidates_were_seen(come, desk, who):
 
 
 def test_a_scale_says_what_its_ends_mean(come, desk):
-    page = come("/label/work/unruled")
+    page = come("/label/desk/unruled")
     item(page)
     assert [" ".join(one.split()) for one in page.locator(".axes .ends").all_inner_texts()] == ["1 worst 5 best"] * 2
     assert page.get_by_role("radio", name="5, best").count() == 2
-    page.goto(f"{desk.url}/label/work/instructgpt")
+    page.goto(f"{desk.url}/label/desk/instructgpt")
     item(page)
     assert " ".join(page.locator(".axes .ends").first.inner_text().split()) == "1 very poor 7 excellent"
     assert "4 acceptable" in " ".join(page.locator(".rubric").inner_text().split())
@@ -80,7 +80,7 @@ def test_a_scale_says_what_its_ends_mean(come, desk):
 
 
 def test_the_keys_that_are_shown_are_the_keys_that_act(come, desk, who):
-    page = come("/label/work/write")
+    page = come("/label/desk/write")
     page.locator(".writing").wait_for()
     shown = page.locator("#send kbd")
     assert page.evaluate(FOCUS) == "writing"
@@ -101,7 +101,7 @@ def test_the_keys_that_are_shown_are_the_keys_that_act(come, desk, who):
 
 
 def test_tab_leads_from_the_last_note_to_the_source_and_typing_on_does_nothing(come, desk, who):
-    page = come("/label/work/staged")
+    page = come("/label/desk/staged")
     page.locator(".naive textarea").first.wait_for()
     assert page.locator("#send kbd").inner_text() == "Ctrl Enter"
     page.keyboard.type("One")
@@ -119,7 +119,7 @@ def test_tab_leads_from_the_last_note_to_the_source_and_typing_on_does_nothing(c
 
 
 def test_a_click_on_a_button_leaves_the_keys_as_they_were(come, desk):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     item(page)
     page.locator("#diff").click()
     page.keyboard.press("4")
@@ -134,21 +134,21 @@ def test_a_click_on_a_button_leaves_the_keys_as_they_were(come, desk):
 
 
 def test_differences_are_of_one_project_and_not_of_the_reading_without_the_source(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     item(page)
     page.keyboard.press("d")
     assert page.locator("mark.only").count() > 0
     page.reload()
     item(page)
     assert page.locator("mark.only").count() > 0  # remembered, here
-    page.goto(f"{desk.url}/label/work/guided")
+    page.goto(f"{desk.url}/label/desk/guided")
     item(page)
     assert page.locator("mark").count() == 0
     set_start = "UPDATE project SET settings = json_set(settings, '$.diff', ?) WHERE name = 'staged'"
     with sqlite3.connect(desk.store) as conn:
         conn.execute(set_start, ("on",))
     try:
-        page.goto(f"{desk.url}/label/work/staged")
+        page.goto(f"{desk.url}/label/desk/staged")
         item(page)
         page.keyboard.press("Escape")
         page.keyboard.press("d")
@@ -169,7 +169,7 @@ def test_differences_are_of_one_project_and_not_of_the_reading_without_the_sourc
 
 
 def test_the_last_answer_counts_and_so_does_what_waits(come, desk, who):
-    page = come("/label/work/guided")
+    page = come("/label/desk/guided")
     before = item(page)
     for n in range(2):
         page.keyboard.press("3")
@@ -195,7 +195,7 @@ def test_the_last_answer_counts_and_so_does_what_waits(come, desk, who):
 
 
 def test_practice_counts_nowhere(come, desk, who):
-    page = come("/label/work/staged")
+    page = come("/label/desk/staged")
     for _ in range(2):
         page.locator(".naive textarea").first.wait_for()
         notes(page, "One", "Two")
@@ -218,7 +218,7 @@ def test_practice_counts_nowhere(come, desk, who):
 
 
 def test_who_was_let_in_by_the_researchers_is_not_told_to_have_passed(come, desk, who):
-    page = come("/label/work/strict")
+    page = come("/label/desk/strict")
     item(page)
     page.keyboard.press("5")
     page.keyboard.press("Enter")
@@ -238,7 +238,7 @@ def test_who_was_let_in_by_the_researchers_is_not_told_to_have_passed(come, desk
 
 
 def test_an_empty_project_says_so_and_offers_nothing(come, desk):
-    page = come("/label/work/empty")
+    page = come("/label/desk/empty")
     page.locator("#sheet", has_text="There is nothing here yet.").wait_for()
     assert "Thank you" not in page.locator("#sheet").inner_text()
     page.goto(f"{desk.url}/label")
@@ -249,7 +249,7 @@ def test_an_empty_project_says_so_and_offers_nothing(come, desk):
 
 
 def test_who_has_no_part_in_a_project_is_told_so(come):
-    page = come("/label/work/private")
+    page = come("/label/desk/private")
     page.locator("#sheet", has_text="You have no part in this project.").wait_for()
     assert page.locator("#sheet a").all_inner_texts() == ["All projects"]
 
@@ -263,7 +263,7 @@ def test_a_labeler_sees_no_ways_of_researchers(come):
 
 
 def test_the_source_comes_by_itself_when_the_connection_is_back(come, desk):
-    page = come("/label/work/staged")
+    page = come("/label/desk/staged")
     page.locator(".naive textarea").first.wait_for()
     notes(page, "One", "Two")
     page.context.set_offline(True)
@@ -284,7 +284,7 @@ def test_a_pinned_flag_is_no_question(come, desk, who):
             "INSERT INTO thread (project, item, person, text, at_ms, reply, pinned)"
             " SELECT ?, ?, id, 'Flag: Wrong text', 1, 'Skip it.', 1 FROM person WHERE name = ?", (project, number, who),
         )  # fmt: skip
-    page = come("/label/work/axes")
+    page = come("/label/desk/axes")
     item(page)
     if not page.locator("#guide").is_visible():
         page.keyboard.press("i")

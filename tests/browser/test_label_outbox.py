@@ -29,7 +29,7 @@ PAINTED = """() => {
 
 def test_answers_outlive_a_restart_of_the_server_and_count_once(come, own_desk, who):
     desk = own_desk
-    page = come("/label/work/plain", at=desk)
+    page = come("/label/desk/plain", at=desk)
     before = item(page)
     page.keyboard.press("3")
     desk.stop()
@@ -50,7 +50,7 @@ def test_answers_outlive_a_restart_of_the_server_and_count_once(come, own_desk, 
 
 
 def test_answers_outlive_the_page_itself(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     item(page)
     page.keyboard.press("3")
     page.context.set_offline(True)
@@ -59,7 +59,7 @@ def test_answers_outlive_the_page_itself(come, desk, who):
     other = page.context.new_page()
     page.close()  # nobody is asked: a closed browser does not ask either
     page.context.set_offline(False)
-    other.goto(f"{desk.url}/label/work/plain")
+    other.goto(f"{desk.url}/label/desk/plain")
     (row,) = rows_of(desk, who, "plain", 1)
     assert shown_points(row) == 3
 
@@ -75,7 +75,7 @@ ABORT = """() => {
 
 
 def test_an_answer_that_the_browser_took_back_waits_in_the_page_which_says_so(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     before = item(page)
     page.evaluate(ABORT)
     page.context.set_offline(True)
@@ -94,7 +94,7 @@ def test_an_answer_that_the_browser_took_back_waits_in_the_page_which_says_so(co
 
 
 def test_an_answer_that_the_browser_does_not_let_go_of_is_sent_once(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     item(page)
     page.evaluate(ABORT.replace(".put", ".delete"))
     page.keyboard.press("3")
@@ -108,7 +108,7 @@ def test_an_answer_that_the_browser_does_not_let_go_of_is_sent_once(come, desk, 
 
 
 def test_leaving_with_answers_that_wait_is_warned_of(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     item(page)
     page.keyboard.press("3")
     page.context.set_offline(True)
@@ -124,7 +124,7 @@ def test_leaving_with_answers_that_wait_is_warned_of(come, desk, who):
 
 
 def test_what_the_server_refuses_is_shown_and_kept(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     before = item(page)
 
     def spoil(route) -> None:
@@ -149,7 +149,7 @@ def test_what_the_server_refuses_is_shown_and_kept(come, desk, who):
 
 
 def test_two_tabs_send_an_answer_once(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     item(page)
     arrived: list[str] = []
 
@@ -159,7 +159,7 @@ def test_two_tabs_send_an_answer_once(come, desk, who):
 
     page.context.on("requestfinished", note)  # tries that found no connection are none of these
     other = page.context.new_page()
-    other.goto(f"{desk.url}/label/work/ranking")
+    other.goto(f"{desk.url}/label/desk/ranking")
     other.locator(".duel").wait_for()
     page.context.set_offline(True)
     for key in "36":
@@ -177,10 +177,10 @@ def test_two_tabs_send_an_answer_once(come, desk, who):
 
 
 def test_an_item_that_is_answered_in_one_tab_goes_from_the_other(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     before = item(page)
     other = page.context.new_page()
-    other.goto(f"{desk.url}/label/work/plain")
+    other.goto(f"{desk.url}/label/desk/plain")
     assert item(other) == before
     other.keyboard.press("3")
     other.keyboard.press("Enter")
@@ -194,7 +194,7 @@ def test_an_item_that_is_answered_in_one_tab_goes_from_the_other(come, desk, who
 def test_an_item_is_held_while_somebody_looks_and_no_longer(come, desk, who):
     page = come("/label/account")
     page.clock.install()
-    page.goto(f"{desk.url}/label/work/plain")
+    page.goto(f"{desk.url}/label/desk/plain")
     item(page)
     with page.expect_response("**/label/api/heartbeat") as told:
         page.clock.fast_forward(61_000)
@@ -207,7 +207,7 @@ def test_an_item_is_held_while_somebody_looks_and_no_longer(come, desk, who):
 
 
 def test_the_next_item_is_painted_within_50_ms_of_the_key(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     took = []
     for _ in range(12):
         before = item(page)

@@ -121,7 +121,7 @@ def test_single_keys_can_be_switched_off_and_changed(come, desk, who):
     page.get_by_label("take the last answer back").fill("x")
     page.get_by_role("button", name="Keep these keys").click()
     assert "both skip and undo" in page.locator("#keys-trouble").inner_text()
-    page.goto(f"{desk.url}/label/work/plain")
+    page.goto(f"{desk.url}/label/desk/plain")
     item(page)
     assert page.locator("#skip kbd").inner_text() == "X"
     page.keyboard.press("s")
@@ -133,7 +133,7 @@ def test_single_keys_can_be_switched_off_and_changed(come, desk, who):
     page.get_by_label("Single keys act").uncheck()
     page.get_by_role("button", name="Keep these keys").click()
     page.get_by_text("Kept.").wait_for()
-    page.goto(f"{desk.url}/label/work/plain")
+    page.goto(f"{desk.url}/label/desk/plain")
     item(page)
     for key in "3x?d":
         page.keyboard.press(key)
@@ -143,7 +143,7 @@ def test_single_keys_can_be_switched_off_and_changed(come, desk, who):
 
 
 def test_a_question_reaches_the_researchers_and_the_own_page(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     item(page)
     page.keyboard.press("q")
     page.keyboard.type("Which version of Python is this?")
@@ -162,7 +162,7 @@ def test_a_question_reaches_the_researchers_and_the_own_page(come, desk, who):
 
 
 def test_the_instructions_say_what_is_new_and_are_searched(come, desk, who):
-    page = come("/label/work/guided")
+    page = come("/label/desk/guided")
     item(page)
     page.locator("#guide h3", has_text="How to compare").wait_for()  # nobody has read them: they are open
     page.get_by_role("searchbox").fill("length")
@@ -222,7 +222,7 @@ def test_a_wrong_password_is_said_and_a_message_is_read_once(look, desk, who):
 
 
 def test_hostile_texts_are_text(come, desk, who):
-    page = come("/label/work/hostile")
+    page = come("/label/desk/hostile")
     item(page)
     main = page.locator("main")
     assert main.locator("img, script, b").count() == 0
@@ -272,14 +272,14 @@ def test_what_cannot_be_seen_is_named_and_what_belongs_to_a_letter_is_not(look, 
 PLACES = {
     "home": ("/label", ".project"),
     "account": ("/label/account", "#sessions li"),
-    "staged": ("/label/work/staged", ".naive textarea"),
-    "comparison": ("/label/work/plain", ".comparison"),
+    "staged": ("/label/desk/staged", ".naive textarea"),
+    "comparison": ("/label/desk/plain", ".comparison"),
     "mine": ("/label/mine/plain", ".u-over"),
-    "practice": ("/label/work/strict", ".comparison"),
-    "ranking": ("/label/work/ranking", ".duel .side"),
-    "axes": ("/label/work/axes", ".axis"),
-    "instructgpt": ("/label/work/instructgpt", ".flag"),
-    "edit": ("/label/work/edit", ".writing"),
+    "practice": ("/label/desk/strict", ".comparison"),
+    "ranking": ("/label/desk/ranking", ".duel .side"),
+    "axes": ("/label/desk/axes", ".axis"),
+    "instructgpt": ("/label/desk/instructgpt", ".flag"),
+    "edit": ("/label/desk/edit", ".writing"),
 }
 
 
@@ -311,7 +311,7 @@ def test_axe_finds_nothing_and_nothing_scrolls_sideways(come, desk, who, width, 
             page.keyboard.press("3")
             page.keyboard.press("Enter")
             sent(page)
-    page.goto(f"{desk.url}/label/work/plain")
+    page.goto(f"{desk.url}/label/desk/plain")
     item(page)
     for key in ("?", "s"):
         page.keyboard.press(key)
@@ -323,7 +323,7 @@ def test_axe_finds_nothing_and_nothing_scrolls_sideways(come, desk, who, width, 
 
 
 def test_without_a_script_each_page_says_what_it_needs(look, desk):
-    for path in ("/label", "/label/login", "/label/work/plain"):
+    for path in ("/label", "/label/login", "/label/desk/plain"):
         page = look(desk.url + path, script=False)
         assert page.locator("noscript p").is_visible()
 
@@ -332,7 +332,7 @@ def test_without_a_script_each_page_says_what_it_needs(look, desk):
 
 
 def test_an_old_answer_is_taken_back_from_the_own_page(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     first = item(page)
     page.keyboard.press("4")
     page.keyboard.press("Enter")
@@ -385,7 +385,7 @@ def test_a_guest_joins_by_an_invitation(look, desk):
 
 
 def test_a_practice_round_that_is_not_passed_says_so_kindly(come, desk, who):
-    page = come("/label/work/strict")
+    page = come("/label/desk/strict")
     item(page)
     page.keyboard.press("5")  # even: half right, on whichever side the right one is
     page.keyboard.press("Enter")

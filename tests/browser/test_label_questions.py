@@ -8,7 +8,7 @@ pytest_plugins = ["label_fixtures"]
 
 
 def test_rate_flag_and_rank_in_one_item(come, desk, who):
-    page = come("/label/work/instructgpt")
+    page = come("/label/desk/instructgpt")
     item(page)
     page.keyboard.press("6")  # A, then its flags
     letter = page.locator(".candidate").first.locator(".flag", has_text="Hallucination").locator("kbd").inner_text()
@@ -35,7 +35,7 @@ def test_rate_flag_and_rank_in_one_item(come, desk, who):
 
 
 def test_the_best_of_four_by_its_number(come, desk, who):
-    page = come("/label/work/best")
+    page = come("/label/desk/best")
     item(page)
     page.keyboard.press("Enter")
     assert page.evaluate(SAID) == "Not yet: choose the best one."
@@ -46,7 +46,7 @@ def test_the_best_of_four_by_its_number(come, desk, who):
 
 
 def test_writing_is_kept_as_a_draft_until_it_is_sent(come, desk, who):
-    page = come("/label/work/write")
+    page = come("/label/desk/write")
     page.locator(".writing").wait_for()
     page.keyboard.type("Draws s, skips z and asks q.")  # single keys do nothing in a field
     assert "7 words" in page.locator(".count").inner_text()
@@ -62,7 +62,7 @@ def test_writing_is_kept_as_a_draft_until_it_is_sent(come, desk, who):
 
 
 def test_an_edit_shows_what_it_changes(come, desk, who):
-    page = come("/label/work/edit")
+    page = come("/label/desk/edit")
     text = item(page)
     assert page.locator(".writing").input_value() == text
     page.keyboard.press("Control+Enter")
@@ -107,7 +107,7 @@ def test_insertion_finds_every_order_with_few_questions(look, desk):
 
 
 def test_differences_are_marked_on_request_and_the_answer_says_so(come, desk, who):
-    page = come("/label/work/plain")
+    page = come("/label/desk/plain")
     before = item(page)
     assert page.locator("mark").count() == 0
     page.keyboard.press("d")

@@ -81,7 +81,8 @@ def test_race_names_the_files_that_it_looked_for(tmp_path):
 def cbt_file(answer="Cropper", names="Baxter|Cropper|Esther"):
     story = "".join(f"{number} Esther felt relieved , did n't she ?\n" for number in range(1, 21))
     return (
-        f"{story}21 She thought that Mr. XXXXX had exaggerated matters -LRB- a little -RRB- .\t{answer}\t\t{names}\n\n"
+        f"{story}21 She thought that Mr. {cbt.GAP} had exaggerated matters -LRB- a little -RRB- ."
+        f"\t{answer}\t\t{names}\n\n"
     )
 
 
@@ -103,7 +104,7 @@ def test_cbt_reads_the_same_from_the_hub(tmp_path):
     official = only(cbt.COMMON_NOUNS, tmp_path, {"cbtest_CN_valid_2000ex.txt": cbt_file()})
     row = {
         "sentences": ["Esther felt relieved , did n't she ?"] * 20, "answer": "Cropper",
-        "question": "She thought that Mr. XXXXX had exaggerated matters -LRB- a little -RRB- .",
+        "question": f"She thought that Mr. {cbt.GAP} had exaggerated matters -LRB- a little -RRB- .",
         "options": ["Baxter", "Cropper", "Esther"],
     }  # fmt: skip
     assert asked(of_hub(cbt.COMMON_NOUNS, row)) == asked(official)
@@ -112,7 +113,7 @@ def test_cbt_reads_the_same_from_the_hub(tmp_path):
 def test_cbt_puts_no_space_between_a_quotation_mark_and_the_choice():
     row = {
         "sentences": ["He came ."],
-        "question": "`` XXXXX ! '' said he .",
+        "question": f"`` {cbt.GAP} ! '' said he .",
         "answer": "Sir",
         "options": ["Sir", "You"],
     }
@@ -122,8 +123,8 @@ def test_cbt_puts_no_space_between_a_quotation_mark_and_the_choice():
 
 
 def test_cbt_refuses_a_question_without_a_gap_or_an_answer_that_is_no_choice():
-    row = {"sentences": ["A ."], "question": "XXXXX came .", "answer": "Sir", "options": ["Sir", "You"]}
-    with pytest.raises(BadRow, match="its question has no XXXXX"):
+    row = {"sentences": ["A ."], "question": f"{cbt.GAP} came .", "answer": "Sir", "options": ["Sir", "You"]}
+    with pytest.raises(BadRow, match=f"its question has no {cbt.GAP}"):
         of_hub(cbt.COMMON_NOUNS, row | {"question": "He came ."})
     with pytest.raises(BadRow, match="its answer is 'I', but it has Sir, You"):
         of_hub(cbt.COMMON_NOUNS, row | {"answer": "I"})

@@ -136,7 +136,7 @@ GOOD = [
     (winograd.WINOGRAD, {"substitutions": [{"substitution": "A b.", "correctness": True}] * 2}),
     (winogrande.WINOGRANDE, {"qID": "3-1", "sentence": "A _ sat.", "option1": "cat", "option2": "mat", "answer": "1"}),
     (sat_analogies.SAT_ANALOGIES, SAT.splitlines()[1:9]),
-    (cbt.COMMON_NOUNS, {"sentences": ["A ."], "question": "XXXXX .", "answer": "A", "options": ["A", "B"]}),
+    (cbt.COMMON_NOUNS, {"sentences": ["A ."], "question": f"{cbt.GAP} .", "answer": "A", "options": ["A", "B"]}),
 ]
 
 

@@ -8,6 +8,7 @@ Everything is asked and answered in the order of the screen. What belongs to som
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from rein.web.label import bodies
 from rein.web.label.cards import asked, card_of, head_of, instructions_of
 from rein.web.label.guard import ERRORS, Asker, Parts, StrictRoute, Wrong
 from rein.web.label.progress import submitted_by
+from rein.web.label.service import Service
 
 router = APIRouter(route_class=StrictRoute, responses=ERRORS, tags=["labeler"])
 ProjectName = Annotated[str, Query(min_length=1, max_length=100, pattern=bodies.NO_NUL)]
@@ -180,68 +182,74 @@ async def claim(body: bodies.Claim, caller: Asker, service: Parts) -> bodies.Car
     return await service.write(do)
 
 
+_Keyed = bodies.Reveal | bodies.Submit | bodies.Skip | bodies.Undo | bodies.Ask
+
+
+async def _keyed(
+    service: Service, person: int, route: str, body: _Keyed, do: Callable[[Connection, int], dict[str, Any]]
+) -> dict[str, Any]:
+    """What `do` gives, in one transaction; the same key again gets the same, and counts once."""
+    now = service.clock()
+
+    def whole(conn: Connection) -> Any:
+        if body.key is None:
+            return do(conn, now)
+        return work.once(conn, now, person, body.key, route, body.model_dump(), lambda: do(conn, now))
+
+    found: dict[str, Any] = await service.write(whole)
+    return found
+
+
 @router.post("/reveal")
 async def reveal(body: bodies.Reveal, caller: Asker, service: Parts) -> bodies.Card:
     """Shows the source, once there is a note on each candidate."""
-    now, person = service.clock(), caller.person.id
+    person = caller.person.id
 
-    def do(conn: Connection) -> Any:
-        def once() -> Any:
-            return card_of(conn, work.reveal(conn, now, person, body.assignment, body.key, body.notes)).model_dump()
+    def do(conn: Connection, now: int) -> dict[str, Any]:
+        return card_of(conn, work.reveal(conn, now, person, body.assignment, body.key, body.notes)).model_dump()
 
-        return work.once(conn, now, person, body.key, "reveal", body.model_dump(), once)
-
-    return bodies.Card(**await service.write(do))
+    return bodies.Card(**await _keyed(service, person, "reveal", body, do))
 
 
 @router.post("/submit")
 async def submit(body: bodies.Submit, caller: Asker, service: Parts) -> bodies.Submitted:
     """Answers all questions of an item. The same key again is answered as the first time, and counts once."""
-    now, person = service.clock(), caller.person.id
+    person = caller.person.id
 
-    def do(conn: Connection) -> Any:
-        def once() -> Any:
-            done = work.submit(
-                conn, now, person, body.assignment, key=body.key, revision=body.revision, answers=body.answers,
-                notes=body.notes, shown={"diff": body.diff}, times=body.times.model_dump(exclude_none=True),
-            )  # fmt: skip
-            return {
-                "late": done.late, "revision": done.revision, "teach": done.teach and asdict(done.teach),
-                "training": done.training and asdict(done.training),
-            }  # fmt: skip
+    def do(conn: Connection, now: int) -> dict[str, Any]:
+        done = work.submit(
+            conn, now, person, body.assignment, key=body.key, revision=body.revision, answers=body.answers,
+            notes=body.notes, shown={"diff": body.diff}, times=body.times.model_dump(exclude_none=True),
+        )  # fmt: skip
+        return {
+            "late": done.late, "revision": done.revision, "teach": done.teach and asdict(done.teach),
+            "training": done.training and asdict(done.training),
+        }  # fmt: skip
 
-        return work.once(conn, now, person, body.key, "submit", body.model_dump(), once)
-
-    return bodies.Submitted(**await service.write(do))
+    return bodies.Submitted(**await _keyed(service, person, "submit", body, do))
 
 
 @router.post("/skip")
 async def skip(body: bodies.Skip, caller: Asker, service: Parts) -> bodies.Done:
     """Leaves an item to others, and says why."""
-    now, person = service.clock(), caller.person.id
+    person = caller.person.id
 
-    def do(conn: Connection) -> Any:
-        def once() -> Any:
-            work.skip(conn, now, person, body.assignment, key=body.key, reason=body.reason)
-            return {}
+    def do(conn: Connection, now: int) -> dict[str, Any]:
+        work.skip(conn, now, person, body.assignment, key=body.key, reason=body.reason)
+        return {}
 
-        return work.once(conn, now, person, body.key, "skip", body.model_dump(), once)
-
-    return bodies.Done(**await service.write(do))
+    return bodies.Done(**await _keyed(service, person, "skip", body, do))
 
 
 @router.post("/undo")
 async def undo(body: bodies.Undo, caller: Asker, service: Parts) -> bodies.Card:
     """Takes an answer back; the card is open again, with the answer filled in."""
-    now, person = service.clock(), caller.person.id
+    person = caller.person.id
 
-    def do(conn: Connection) -> Any:
-        def once() -> Any:
-            return card_of(conn, work.undo(conn, now, person, body.assignment, key=body.key)).model_dump()
+    def do(conn: Connection, now: int) -> dict[str, Any]:
+        return card_of(conn, work.undo(conn, now, person, body.assignment, key=body.key)).model_dump()
 
-        return work.once(conn, now, person, body.key, "undo", body.model_dump(), once)
-
-    return bodies.Card(**await service.write(do))
+    return bodies.Card(**await _keyed(service, person, "undo", body, do))
 
 
 @router.post("/heartbeat")
@@ -266,22 +274,19 @@ async def release(body: bodies.Some, caller: Asker, service: Parts) -> bodies.Do
 @router.post("/ask")
 async def ask(body: bodies.Ask, caller: Asker, service: Parts) -> bodies.Asking:
     """A question to the researchers about an item."""
-    now, person = service.clock(), caller.person.id
+    person = caller.person.id
 
-    def do(conn: Connection) -> Any:
-        def once() -> Any:
-            table = tables.assignment
-            query = select(table.c.item, table.c.project).where(table.c.id == body.assignment, table.c.person == person)
-            row = conn.execute(query).one_or_none()
-            if row is None:
-                raise work.Refused("unknown", "There is no such item.")
-            said = {"text": body.text, "at_ms": now, "pinned": False}
-            made = tables.thread.insert().values(project=row.project, item=row.item, person=person, **said)
-            return {"thread": conn.execute(made.returning(tables.thread.c.id)).scalar_one()}
+    def do(conn: Connection, now: int) -> dict[str, Any]:
+        table = tables.assignment
+        query = select(table.c.item, table.c.project).where(table.c.id == body.assignment, table.c.person == person)
+        row = conn.execute(query).one_or_none()
+        if row is None:
+            raise work.Refused("unknown", "There is no such item.")
+        said = {"text": body.text, "at_ms": now, "pinned": False}
+        made = tables.thread.insert().values(project=row.project, item=row.item, person=person, **said)
+        return {"thread": conn.execute(made.returning(tables.thread.c.id)).scalar_one()}
 
-        return once() if body.key is None else work.once(conn, now, person, body.key, "ask", body.model_dump(), once)
-
-    return bodies.Asking(**await service.write(do))
+    return bodies.Asking(**await _keyed(service, person, "ask", body, do))
 
 
 @router.get("/threads")

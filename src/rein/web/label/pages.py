@@ -19,7 +19,7 @@ PAGES = {
     "/join": ("join", "Join"),
     "/enter": ("enter", "Come in"),
     "/account": ("account", "Your account"),
-    "/work/{project:str}": ("work", "Work"),
+    "/desk/{project:str}": ("work", "Work"),
     "/mine/{project:str}": ("mine", "Your work"),
     "/research": ("research", "Projects"),
     "/research/people": ("research-people", "People"),

@@ -46,7 +46,7 @@ const projectNode = (one) => {
     made.setAttribute("aria-label", `${words}: ${one.title}`);
     row.append(made);
   };
-  if (!one.closed && !one.empty && one.state !== "stopped") link(one.mine || one.training?.done ? "Continue" : "Begin", "/label/work", "main");
+  if (!one.closed && !one.empty && one.state !== "stopped") link(one.mine || one.training?.done ? "Continue" : "Begin", "/label/desk", "main");
   link("Your work", "/label/mine", "");
   item.append(row);
   return item;

@@ -148,7 +148,7 @@ const threadNode = ({ text, reply, head, at_ms, pinned }) => {
 const historyNode = ({ assignment, at_ms, state, head }) => {
   const item = element("li", "panel history");
   const link = element("a", "button", "Take back");
-  link.href = `/label/work/${at}#undo=${assignment}`;
+  link.href = `/label/desk/${at}#undo=${assignment}`;
   link.setAttribute("aria-label", `Take back: ${head.slice(0, 60)}`);
   const line = element("p", "quiet", `${state === "skipped" ? "skipped" : "answered"}, `);
   line.append(when(at_ms));
@@ -163,7 +163,7 @@ const own = me.projects.find(({ name }) => name === project);
 const questions = own?.questions ?? [];
 put($("title"), own?.title ?? project);
 document.title = `${own?.title ?? project} · Rein`;
-$("work").href = `/label/work/${at}`;
+$("work").href = `/label/desk/${at}`;
 if (own?.training) {
   $("practice").hidden = false;
   $("practice-text").replaceChildren(result(own.training));

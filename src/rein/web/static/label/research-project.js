@@ -55,7 +55,7 @@ const dueNow = ({ told, stand, people, threads, instructions }) => {
     [settings.onboarding > 0 && !has("onboarding"), `The practice round has ${settings.onboarding} items, but there are none of role onboarding.`, pageOf("/items?role=onboarding")],
     [settings.gold_share > 0 && stand.items > 0 && !has("gold"), "There are no items with a known answer. Set the right answer of some, and their role to gold.", pageOf("/items")],
     [settings.calibration_share > 0 && stand.items > 0 && !has("calibration"), "There are no items that everybody gets: give some the role calibration.", pageOf("/items")],
-    [stand.done > 0 && experts.length === 0, "No researcher has answered yet, so nobody knows how labelers agree with you. Answer some yourself.", `/label/work/${encodeURIComponent(project)}`],
+    [stand.done > 0 && experts.length === 0, "No researcher has answered yet, so nobody knows how labelers agree with you. Answer some yourself.", `/label/desk/${encodeURIComponent(project)}`],
     [full.length > 0, `${full.map(({ name }) => name).join(", ")}: every item has its answers. Look at the agreement, then freeze.`, pageOf("/data")],
     [stand.wanted > 0 && told.left === 0, "Nothing is left to do. Export the answers.", pageOf("/data")],
   ].filter(([due]) => due);
