@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from rein.errors import UserError, writing
 from rein.optim import adam_state
+from rein.run import sync
 
 STATE = "training_state"
 
@@ -65,13 +66,13 @@ def save(
             (part / "rein.json").write_text(json.dumps({**about, "files": files}, indent=2) + "\n", encoding="utf-8")
             for path in _files(part):
                 shutil.copymode(part / "rein.json", path)  # safetensors gives its files to their owner alone
-                _flush(path)
+                sync(path)
             for path in {path.parent for path in _files(part)}:
-                _flush(path)
+                sync(path)
             if folder.exists():  # the same update saved twice, by a run that was resumed from before it
                 shutil.rmtree(folder)
             os.rename(part, folder)
-            _flush(folder.parent)
+            sync(folder.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -294,11 +295,3 @@ def _files(folder: Path) -> list[Path]:
 def _fingerprint(path: Path) -> tuple[int, str]:
     with path.open("rb") as file:
         return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -240,6 +240,15 @@ def write_atomically(path: Path, text: str) -> None:
             raise
 
 
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def environment() -> dict[str, Any]:
     """What the numbers of a run depend on besides its settings."""
     import numpy

@@ -272,15 +272,6 @@ def check_file(path: Path, only_read: str = "") -> None:
         )
 
 
-def sync_folder(path: Path) -> None:
-    """Makes the names of a folder's files survive a power cut."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def network_disk(path: Path) -> str | None:
     """The kind of network disk that a path is on, as far as this system tells; None: on none."""
     try:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, select
 
 from rein.errors import UserError, writing
 from rein.feedback import tables
-from rein.feedback.database import sync_folder
+from rein.run import sync
 
 BYTES = 32
 
@@ -64,4 +64,4 @@ def _make(path: Path) -> None:
         pass  # another process was first; its secret is ours too
     finally:
         temporary.unlink()
-    sync_folder(path.parent)
+    sync(path.parent)

@@ -43,10 +43,10 @@ from rein.feedback.database import (
     for_reading,
     network_disk,
     reading_engine,
-    sync_folder,
     writing_engine,
 )
 from rein.feedback.secret import secret_of, secret_of_file
+from rein.run import sync
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
@@ -356,7 +356,7 @@ def _check_place(path: Path, create: bool, only_read: str) -> None:
             # It will hold people's names and the digests of their passwords. Its log inherits the rights.
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            sync_folder(path.parent)
+            sync(path.parent)
     kind = network_disk(path)
     if kind:
         warnings.warn(
