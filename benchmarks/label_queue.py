@@ -6,7 +6,8 @@
 
 Of `--rows` items, which want three people each, "first" has answered `--answered`, the first ones of the seeded order,
 and "second" and "third" the last ones, so that the former wait for two more people and lie in front of everything that
-"first" may still have. Times are those of the work in its transaction, and with the commit that makes it durable.
+"first" may still have. Times are those of the work in its transaction, and with the commit that makes it durable; last,
+what the researcher's first page counts.
 
 `build` and `answered_by` make such stores for other benchmarks.
 """
@@ -33,6 +34,7 @@ from rein.feedback.project import PRESETS
 from rein.feedback.queue import ROOM
 from rein.feedback.store import Store
 from rein.feedback.tables import answer, assignment, batch, cursor, feedback, item, member, person, project
+from rein.web.label.progress import progress_of
 
 NOW = 1_700_000_000_000
 PEOPLE = ("first", "second", "third", "new", "other")
@@ -234,6 +236,14 @@ def measure(store: Store, number: int, n: int) -> Clock:
     return clock
 
 
+def progress(store: Store, number: int) -> float:
+    """How long the counts of a project's first page take, in ms."""
+    start = time.perf_counter()
+    with store.reading() as conn:
+        progress_of(conn, number, int(time.time() * 1000))
+    return 1000 * (time.perf_counter() - start)
+
+
 def _fresh_claim(conn: Connection, number: int, who: int, now: int) -> Any:
     conn.execute(delete(cursor).where(cursor.c.person == who))
     return work.claim(conn, now, who, number, 1)
@@ -254,6 +264,7 @@ def main() -> None:
             print(f"{store.address}: {options.rows:,} items, ready after {time.perf_counter() - start:.0f} s; ms:")
             for line in measure(store, number, options.labels).lines():
                 print(line)
+            print(f"the progress page: {statistics.median(progress(store, number) for _ in range(5)):.0f} ms")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 @pytest.fixture(autouse=True)
 def no_loop_of_a_browser(request):
     """Playwright, once it is started in a process, leaves its event loop marked as running; others need their own."""
-    loop = None if "browser" in request.path.parts else asyncio._get_running_loop()
+    loop = None if "browser" in request.path.relative_to(request.config.rootpath).parts else asyncio._get_running_loop()
     if loop is not None:
         asyncio._set_running_loop(None)
     yield

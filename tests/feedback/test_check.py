@@ -10,16 +10,15 @@ from desks import EVEN, PLAIN, RIGHT, Desk, new_item
 from sqlalchemy import delete, insert, select, text, update
 
 from rein.errors import UserError
-from rein.feedback import check as module
-from rein.feedback import work
+from rein.feedback import answers, work
 from rein.feedback.check import CheckConfig, check_command, checked, repair
 from rein.feedback.store import Store
-from rein.feedback.tables import answer, item
+from rein.feedback.tables import answer, feedback, item
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(module, "_WINDOW", 2)  # so that a few items are many windows
+    monkeypatch.setattr(answers, "_WINDOW", 2)  # so that a few items are many windows
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def look(desk):
 def test_what_is_in_order_is_found_in_order(desk):
     found = look(desk)
     assert (found.answers, found.counts) == (set(), set())
-    assert found.rows == desk.count(module.feedback) > 8
+    assert found.rows == desk.count(feedback) > 8
 
 
 CHANGES = {

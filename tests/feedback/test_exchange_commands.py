@@ -76,7 +76,7 @@ def test_a_file_of_which_no_line_can_be_taken_is_an_error_whose_first_line_says_
     with pytest.raises(UserError) as error:
         run_import(labels, path, "--format", "openai-comparisons", "--create")
     assert str(error.value).split("\n")[0] == (
-        f"Nothing of {path} can be read. Line 1: info is a text, but an object is expected."
+        f"No line of {path} can be taken. Line 1: info is a text, but an object is expected."
     )
     assert "left out          30 lines of 30:" in capsys.readouterr().out
 

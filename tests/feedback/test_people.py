@@ -33,6 +33,10 @@ def do(store):
     return work
 
 
+def test_an_unknown_name_takes_as_much_work_as_a_known_one():
+    assert not passwords._HASHER.check_needs_rehash(passwords._NOBODY)
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Passwords that take no time to check, for tests of what follows from it."""

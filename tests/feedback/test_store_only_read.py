@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from test_store_faults import as_one_without_rights, noting
 from rein.errors import UserError
 from rein.feedback import database
 from rein.feedback.database import StoreFault
+from rein.feedback.exchange.exporting import export_file, open_export
 from rein.feedback.store import Store
 from rein.feedback.tables import person
 
@@ -64,6 +66,9 @@ def test_all_that_only_reads_reads_a_store_that_may_not_be_written(kept, tmp_pat
     assert export.returncode == 0, export.stderr
     assert "not in the audit log" in export.stderr
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+    check = run("check", kept)
+    assert (check.returncode, check.stderr) == (0, "")
+    assert "in order" in check.stdout
     backup = run("backup", tmp_path / "copy.db", "--store", kept)
     assert (backup.returncode, backup.stderr) == (0, "")
     with Store.open(tmp_path / "copy.db") as store, store.reading() as conn:
@@ -137,6 +142,35 @@ def test_a_file_that_is_changed_while_it_is_read_without_locks_is_no_answer(kept
         with pytest.raises(StoreFault, match="changed by somebody"):
             store.backup(tmp_path / "copy.db")
     assert not (tmp_path / "copy.db").exists()
+
+
+@pytest.mark.parametrize("format", ["rein", "hf"])
+def test_an_export_of_what_was_changed_meanwhile_gets_no_name(kept, monkeypatch, tmp_path, format):
+    name = project_of(kept)
+    monkeypatch.setattr(database, "_may_be_written", lambda path: False)
+    out = tmp_path / "out"
+
+    def changed() -> None:
+        kept.write_bytes(kept.read_bytes())
+        store.check_unmoved()
+
+    with Store.open(kept, to_read=True) as store:
+        with pytest.raises(StoreFault, match="changed by somebody"), store.reading() as conn:
+            export_file(open_export(conn, name, secret=b"x" * 32), format, out, changed)
+        assert not out.exists()
+        assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_file_that_was_changed_meanwhile_is_not_called_damaged(kept, monkeypatch):
+    monkeypatch.setattr(database, "_may_be_written", lambda path: False)
+
+    def read_what_is_torn(store: Store) -> None:
+        with store.reading():
+            kept.write_bytes(kept.read_bytes())
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+    with Store.open(kept, to_read=True) as store, pytest.raises(StoreFault, match="changed by somebody"):
+        read_what_is_torn(store)
 
 
 def test_a_file_that_may_not_be_read_is_said_so(kept):

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rein.feedback import mine as module
+from rein.feedback.database import CONNECTIONS
 from rein.web.label import research
 from rein.web.label.guard import COOKIE
+from rein.web.label.research_data import FILES_AT_ONCE
 
 API = "/label/api"
 TLDR = f"{API}/research/projects/tldr"
@@ -161,3 +163,10 @@ def test_who_is_let_out_is_out_whatever_broke_off_before(door):
     out = door.ask("rae", f"{API}/research/people/{number}", "POST", json={"active": False})
     assert out.status_code == 200
     assert [door.ask("ann", f"{API}/me").status_code for _ in range(5)] == [401] * 5
+
+
+def test_all_that_may_read_at_once_have_a_connection_each(server):
+    service = server.service
+    threads = (service.doormen, service.readers, service.counters, service.judges)
+    ahead = 1
+    assert sum(each.total_tokens for each in threads) + FILES_AT_ONCE + ahead < CONNECTIONS

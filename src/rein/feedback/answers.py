@@ -10,13 +10,13 @@ negative. Notes, presses and skips answer no question and are in `feedback` alon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, case, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, case, delete, func, insert, select, update
 
 from rein.feedback.items import Added, load_project
 from rein.feedback.kinds import KINDS, BadValue
@@ -27,8 +27,10 @@ from rein.feedback.tables import ACTS, answer, assignment, cursor, feedback, ite
 
 Json = Any
 Row = Mapping[str, Json]  # of table `feedback`
+Standing = dict[tuple[int, str], dict[str, Json]]  # rows of table `answer`, by assignment and question
 
 _AT_ONCE = 500  # rows of a statement
+_WINDOW = 1_000  # numbers of items that are in memory at once
 _MOST_MS = 2**31 - 1  # that the column holds: three weeks
 
 
@@ -96,34 +98,38 @@ def texts_of(candidates: Sequence[Mapping[str, Json]]) -> list[str]:
 
 
 def rebuild_answers(conn: Connection, project_id: int) -> None:
-    """Makes the answers of a project anew from its feedback, and finds what was there."""
-    _, settings = load_project(conn, project_id)
+    """Makes the answers of a project anew from its feedback."""
     conn.execute(delete(answer).where(answer.c.project == project_id))
-    last = 0
-    while True:
-        rows = conn.execute(
-            select(feedback, item.c.candidates)
-            .join(item, item.c.id == feedback.c.item)
-            .where(feedback.c.project == project_id, feedback.c.seq > last)
-            .order_by(feedback.c.seq)
-            .limit(_AT_ONCE)
-        ).mappings().all()  # fmt: skip
-        for row in rows:
-            stand(conn, settings, dict(row), texts_of(row["candidates"]))
-        if len(rows) < _AT_ONCE:
-            return
-        last = rows[-1]["seq"]
+    for _, _, standing in stood(conn, project_id):
+        if standing:
+            conn.execute(insert(answer), list(standing.values()))
 
 
-def fold(
-    settings: Project, rows: Iterable[Row], texts: Mapping[int, Sequence[str]]
-) -> dict[tuple[int, str], dict[str, Json]]:
+def stood(conn: Connection, project_id: int) -> Iterator[tuple[Select[Any], int, Standing]]:
+    """What should stand, from the feedback alone, a thousand items at a time.
+
+    Yields   a query of the items' numbers; how many rows of feedback they have; what `fold` makes of those
+    Raises   Refused: unknown.
+    """
+    _, settings = load_project(conn, project_id)
+    ends = select(func.min(item.c.id), func.max(item.c.id)).where(item.c.project == project_id)
+    first, last = conn.execute(ends).one()
+    for begin in range(first, last + 1, _WINDOW) if first is not None else ():
+        some = (item.c.project == project_id, item.c.id >= begin, item.c.id < begin + _WINDOW)
+        those = select(item.c.id).where(*some)
+        texts = {row.id: texts_of(row.candidates) for row in conn.execute(those.add_columns(item.c.candidates))}
+        of_those = select(feedback).where(feedback.c.item.in_(those), feedback.c.project == project_id)
+        said = conn.execute(of_those.order_by(feedback.c.seq)).mappings().all()
+        yield those, len(said), fold(settings, map(dict, said), texts)
+
+
+def fold(settings: Project, rows: Iterable[Row], texts: Mapping[int, Sequence[str]]) -> Standing:
     """What stands after all rows of some items, in their order: what `stand` leaves in table `answer`, without it.
 
     texts   by item
     """
     first: dict[int, int] = {}
-    standing: dict[tuple[int, str], dict[str, Json]] = {}
+    standing: Standing = {}
     for row in rows:
         first[row["seq"]] = row["seq"] if row["of"] is None else first[row["of"]]
         of = -first[row["seq"]] if row["assignment"] is None else row["assignment"]

@@ -9,25 +9,22 @@ store and keeps nobody waiting; a repair wants a file for itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import Connection, Select, delete, or_, select, update
 
 from rein.config import setting
 from rein.errors import UserError
-from rein.feedback.answers import ANSWERED, fold, rebuild_answers, texts_of
+from rein.feedback.answers import ANSWERED, rebuild_answers, stood
 from rein.feedback.items import load_project
-from rein.feedback.project import Project
 from rein.feedback.queue import ROOM
 from rein.feedback.store import Store
-from rein.feedback.tables import answer, cursor, feedback, item
+from rein.feedback.tables import answer, cursor, item
 from rein.feedback.tables import project as projects
 from rein.report.legible import count, one_line
 
-_WINDOW = 1_000  # numbers of items that are in memory at once
 _SHOWN = 5  # items that are named
 
 Json = dict[str, Any]
@@ -114,40 +111,23 @@ def checked(conn: Connection, project_id: int) -> Found:
     """
     _, settings = load_project(conn, project_id)
     wrong_answers, rows = set[int](), 0
-    for first in _windows(conn, project_id):
-        some = (item.c.project == project_id, item.c.id >= first, item.c.id < first + _WINDOW)
-        rows += _compare(conn, settings, project_id, some, wrong_answers)
+    for those, n, standing in stood(conn, project_id):
+        rows += n
+        wrong_answers |= _wrong(conn, those, standing)
     miscounted = or_(item.c.done != ANSWERED, item.c.room != ROOM)
     counts = conn.execute(select(item.c.id).where(item.c.project == project_id, miscounted)).scalars()
     name: str = settings.name
     return Found(project_id, name, rows, wrong_answers, set(counts))
 
 
-def _windows(conn: Connection, project_id: int) -> Iterator[int]:
-    ends = select(func.min(item.c.id), func.max(item.c.id)).where(item.c.project == project_id)
-    first, last = conn.execute(ends).one()
-    if first is not None:
-        yield from range(first, last + 1, _WINDOW)
-
-
-def _compare(conn: Connection, settings: Project, project_id: int, some: Any, wrong: set[int]) -> int:
-    texts = {
-        row.id: texts_of(row.candidates) for row in conn.execute(select(item.c.id, item.c.candidates).where(*some))
-    }
-    those = select(item.c.id).where(*some)
-    said = conn.execute(
-        select(feedback).where(feedback.c.item.in_(those), feedback.c.project == project_id).order_by(feedback.c.seq)
-    ).mappings().all()  # fmt: skip
-    wanted = fold(settings, map(dict, said), texts)
-    there: dict[tuple[int, str], Json] = {
+def _wrong(conn: Connection, those: Select[Any], standing: dict[tuple[int, str], Json]) -> set[int]:
+    """The items, of those, whose answers are not what stands."""
+    there = {
         (row["assignment"], row["question"]): dict(row)
         for row in conn.execute(select(answer).where(answer.c.item.in_(those))).mappings()
     }
-    for name in wanted.keys() | there.keys():
-        one, other = wanted.get(name), there.get(name)
-        if one != other:
-            wrong.add((one or other or {})["item"])
-    return len(said)
+    names = standing.keys() | there.keys()
+    return {(standing.get(name) or there[name])["item"] for name in names if standing.get(name) != there.get(name)}
 
 
 def repair(conn: Connection, project_id: int) -> None:

@@ -31,7 +31,7 @@ from rein.errors import UserError
 # Of PostgreSQL's advisory locks, ours: "rein" in ASCII.
 _LOCK = 0x7265696E
 _CACHE_KIB = 32_768  # of pages, for each connection to SQLite
-_CONNECTIONS = 16  # that may read at once; more wait
+CONNECTIONS = 16  # that may read at once; more wait
 # Where a commit may not be on a disk when it returns, or locks are advice that nobody follows.
 _NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "ceph", "glusterfs", "lustre")
 
@@ -154,7 +154,7 @@ def writing_engine(address: Address, patience_s: float) -> Engine:
 
 def reading_engine(address: Address, patience_s: float) -> Engine:
     """Whose transactions see one moment of the store, and can change nothing."""
-    engine = _engine(address, patience_s, connections=_CONNECTIONS)
+    engine = _engine(address, patience_s, connections=CONNECTIONS)
     if not address.path:
         return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
@@ -297,7 +297,7 @@ def explained(error: BaseException, address: Address, patience_s: float) -> Base
     if isinstance(cause, UserError):  # of to_json, in the middle of a statement
         return cause
     if isinstance(error, PoolTimeoutError):
-        return StoreFault(f"{address} is being read by {_CONNECTIONS} others.", "Try again a little later.")
+        return StoreFault(f"{address} is being read by {CONNECTIONS} others.", "Try again a little later.")
     if isinstance(cause, sqlite3.Error):
         return _explained_sqlite(cause, address, patience_s) or error
     if isinstance(error, DBAPIError):

@@ -158,8 +158,16 @@ class Store:
                 # A cursor that was left in the middle, which the traceback holds on to, keeps SQLite at its moment,
                 # and whoever is given this connection next would read the past.
                 connection.invalidate()
+                self.check_unmoved()  # else what was torn would be taken for a damaged store
                 raise
-            check_unmoved(self._address)
+            self.check_unmoved()
+
+    def check_unmoved(self) -> None:
+        """Says whether all that was read up to now is of one moment; it may not be where the store cannot be locked.
+
+        Raises   StoreFault when somebody wrote to the file meanwhile.
+        """
+        check_unmoved(self._address)
 
     def backup(self, path: str | Path) -> None:
         """Writes a copy of the store as it is now to `path`, while it is in use, and checks the copy.

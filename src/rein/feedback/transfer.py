@@ -18,7 +18,7 @@ from rein.config import setting
 from rein.errors import UserError, suggestion
 from rein.feedback.exchange.checking import Given
 from rein.feedback.exchange.exporting import export_file, fates, open_export, pieces
-from rein.feedback.exchange.importing import Imported, import_file, unreadable
+from rein.feedback.exchange.importing import Imported, import_file
 from rein.feedback.exchange.seen import unseen_line
 from rein.feedback.exchange.table import FORMATS
 from rein.feedback.exchange.writing import WORK
@@ -81,7 +81,11 @@ def import_command(config: ImportConfig) -> None:
             _note(store, "import", {**about, "file": config.file.name})
     print("\n".join(_lines(config, done)))
     if done.bad_total == done.lines:
-        raise unreadable(config.file, done.bad)
+        first = done.bad[0]
+        raise UserError(
+            f"No line of {config.file} can be taken. Line {first.line}: {one_line(first.problem)}.",
+            "Correct the lines, or choose another --format, or a project that asks what they hold.",
+        )
 
 
 def _splits(words: Sequence[str]) -> dict[str, float]:
@@ -154,8 +158,8 @@ def export_command(config: ExportConfig) -> None:
     """Writes the feedback of a labeling project as a file of another program, or of Rein's own.
 
     The answers that stand go out, in the order in which they were given; rein has those too that were revised or taken
-    back. Labelers go by pseudonyms unless --names. A file is there whole or not at all. How many answers went out, and
-    why others did not, is said on stderr.
+    back. Labelers go by pseudonyms unless --names. A file is there whole or not at all. Of formats that have no place
+    for some answers, how many went out, and why others did not, is said on stderr.
 
     Examples
       rein label export --project summaries --out summaries.jsonl
@@ -180,7 +184,7 @@ def export_command(config: ExportConfig) -> None:
                 sys.stdout.buffer.write(row)
             written = {}
         else:
-            written = export_file(export, config.format, config.out)
+            written = export_file(export, config.format, config.out, store.check_unmoved)
             _note(store, "export", about)
         told = fates(export, config.format)
     if config.out is not None:

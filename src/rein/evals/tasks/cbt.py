@@ -18,7 +18,7 @@ from rein.evals.task import Option, Problem, Split, Task
 from rein.evals.tasks.reading import each, files, gold_of, id_of, one_space, options_of, text_in
 
 HUB = "cam-cst/cbt"
-GAP = 5 * "X"  # how the set itself marks the missing word
+GAP = "XXXXX"  # how the files of the set mark the missing word
 
 
 def read(kind: str, data: Data, split: Split) -> Iterator[Row]:

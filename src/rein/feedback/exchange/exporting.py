@@ -10,7 +10,7 @@ import gzip
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -158,8 +158,12 @@ def export(conn: Connection, project: str | int, format: str, out: IO[bytes], *,
     return n
 
 
-def export_file(export: Export, format: str, out: Path) -> dict[str, int]:
+def export_file(
+    export: Export, format: str, out: Path, check_read: Callable[[], None] = lambda: None
+) -> dict[str, int]:
     """Writes a format's file, or its folder, so that a kill at any moment leaves none or the whole.
+
+    check_read   raises where what was read is not to be trusted (`Store.check_unmoved`); then nothing gets its name
 
     Returns the number of rows, by what they are.
 
@@ -167,15 +171,16 @@ def export_file(export: Export, format: str, out: Path) -> dict[str, int]:
              for a part of a format that has no parts.
     """
     how = named_format(format)
-    _check_whole(export, how)
-    _check_fits(export, how)
     if how.style == "folder":
-        return _whole_folder(out, export, how)
-    rows = 0
+        _check_whole(export, how)
+        _check_fits(export, how)
+        return _whole_folder(out, export, how, check_read)
+    rows, found = 0, pieces(export, format)
     with _whole_file(out) as file:
-        for piece in pieces(export, format):
+        for piece in found:
             file.write(piece)
             rows += 1
+        check_read()
     return {"rows": rows - (how.style == "list")}
 
 
@@ -199,7 +204,7 @@ def _whole_file(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def _whole_folder(path: Path, export: Export, how: Format) -> dict[str, int]:
+def _whole_folder(path: Path, export: Export, how: Format, check_read: Callable[[], None]) -> dict[str, int]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is there already.", "Choose another --out, or remove it.")
     part = path.with_name(path.name + ".part")
@@ -208,6 +213,7 @@ def _whole_folder(path: Path, export: Export, how: Format) -> dict[str, int]:
         try:
             part.mkdir(parents=True)
             rows = write_folder(part, export) if how.name == "hf" else _lessons(part, export)
+            check_read()
             if path.exists():
                 path.rmdir()
             os.replace(part, path)

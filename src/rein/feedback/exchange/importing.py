@@ -69,8 +69,8 @@ def import_file(
     Raises   UserError for a file that cannot be read, an unknown format or project, and a project that asks nothing
              that the format answers.
     """
-    _first_rows(path)
-    how = named_format(format) if format else guess(path)
+    some = _first_rows(path)
+    how = named_format(format) if format else _told_by(path, some)
     with store.reading() as conn:
         there = conn.execute(select(projects.c.id).where(projects.c.name == project)).first() is not None
     make = create and not there
@@ -87,10 +87,17 @@ def guess(path: Path) -> Format:
 
     Raises   UserError when it is none that is known.
     """
-    some = _first_rows(path)
+    return _told_by(path, _first_rows(path))
+
+
+def _told_by(path: Path, some: Sequence[tuple[int, Json] | Bad]) -> Format:
     first = next((row[1] for row in some if not isinstance(row, Bad)), None)
     if first is None:
-        raise unreadable(path, [row for row in some if isinstance(row, Bad)])
+        bad = next(row for row in some if isinstance(row, Bad))
+        raise UserError(
+            f"Nothing of {path} can be read. Line {bad.line}: {one_line(bad.problem)}.",
+            "Expected are JSON objects in UTF-8, one a line, or one JSON list of them; .gz and .zst are unpacked.",
+        )
     if isinstance(first, dict):
         for one in FORMATS.values():
             if one.like is not None and one.like(first):
@@ -99,14 +106,6 @@ def guess(path: Path) -> Format:
     else:
         fields = f"Its first row is {named(first)}, but a JSON object is expected"
     raise UserError(f"{path} is of no format that is known. {fields}.", _readable())
-
-
-def unreadable(path: Path, bad: Sequence[Bad]) -> UserError:
-    """What to say of a file none of whose rows can be taken."""
-    return UserError(
-        f"Nothing of {path} can be read. Line {bad[0].line}: {one_line(bad[0].problem)}.",
-        "Expected are JSON objects in UTF-8, one a line, or one JSON list of them; .gz and .zst are unpacked.",
-    )
 
 
 def _first_rows(path: Path) -> list[tuple[int, Json] | Bad]:

@@ -58,7 +58,7 @@ $("words-no").addEventListener("click", () => $("words").close());
 export const showKeys = (preferences) => {
   const keys = keysOf(preferences);
   const off = preferences.shortcuts === false;
-  put($("help-off"), off ? "Single keys are switched off on your account page; Enter, Esc and the arrows still act." : "While you type, or are on a button, letters and digits are no keys: Esc comes first. Enter and Esc act everywhere.");
+  put($("help-off"), off ? "Single keys are switched off on your account page; Enter, Esc and the arrows still act." : "While you type, or are on a button beside the item, letters and digits are no keys: Esc comes first. Enter and Esc act everywhere.");
   const row = (key, says) => {
     const tr = element("tr");
     const th = element("th");
