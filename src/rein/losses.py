@@ -6,7 +6,9 @@ A row is an item: a prompt with its candidates, a demonstration, a credited step
 `ranking(scores_BK, ranks_BK).mean()`. Where rows have different numbers of candidates, `mask_BK` is True for those that
 are there; what stands in the others changes nothing, whatever it is.
 
-Shapes   B rows, K candidates, A axes, F flags, T tokens, N credited steps.
+Losses of tokens are flat, as in returns.py: one number for each token of each response, (M,), and no padding.
+
+Shapes   B rows, K candidates, A axes, F flags, T tokens, N credited steps, M tokens of all responses.
 """
 
 from __future__ import annotations
@@ -193,6 +195,36 @@ def demonstration(logprobs_BT: Tensor, mask_BT: Tensor) -> Tensor:
     Source   Ouyang 2022, section 3.5 (supervised fine-tuning).
     """
     return _mean(-logprobs_BT, mask_BT)
+
+
+def clipped_policy(logprobs_M: Tensor, old_logprobs_M: Tensor, advantages_M: Tensor, *, cliprange: float) -> Tensor:
+    """PPO's loss of a policy, for each token: how far a likelier good action may carry is limited.
+
+        ratio = π(token) / π_old(token)
+        max(−A · ratio, −A · clip(ratio, 1 − cliprange, 1 + cliprange))
+
+    Shapes   all (M,).
+    Example  >>> old = torch.zeros(3)
+             >>> clipped_policy(torch.tensor([0.0, 0.5, 0.5]), old, torch.tensor([1.0, 1.0, -1.0]), cliprange=0.2)
+             tensor([-1.0000, -1.2000,  1.6487])
+    Source   Schulman 2017, equation 7.
+    """
+    ratio_M = torch.exp(logprobs_M - old_logprobs_M)
+    return torch.maximum(-advantages_M * ratio_M, -advantages_M * ratio_M.clamp(1 - cliprange, 1 + cliprange))
+
+
+def clipped_value(values_M: Tensor, old_values_M: Tensor, returns_M: Tensor, *, cliprange: float) -> Tensor:
+    """PPO's loss of a value network, for each token.
+
+        ½ max((V − return)², (clip(V, V_old − cliprange, V_old + cliprange) − return)²)
+
+    Shapes   all (M,).
+    Example  >>> clipped_value(torch.tensor([0.5]), torch.tensor([0.0]), torch.tensor([1.0]), cliprange=0.2)
+             tensor([0.3200])
+    Source   openai/lm-human-preferences, train_policy.py, loss.
+    """
+    clipped_M = torch.minimum(torch.maximum(values_M, old_values_M - cliprange), old_values_M + cliprange)
+    return 0.5 * torch.maximum((values_M - returns_M) ** 2, (clipped_M - returns_M) ** 2)
 
 
 def press(predicted_N: Tensor, labels_N: Tensor, weights_N: Tensor) -> Tensor:

@@ -168,6 +168,7 @@ class Context:
 
     cache: Cache | None = None
     documents_BT: Tensor | None = None  # the document each token is of: attention stays within it
+    positions_BT: Tensor | None = None  # where in its own text each token stands; None: where it stands in its row
     seed: int | None = None  # of this pass's dropout; None: no dropout
 
 
@@ -283,14 +284,20 @@ class GPT(nn.Module):
         return self.vocabulary.token_losses(x_BTD, wte_VD, targets_BT)
 
     def states(
-        self, tokens_BT: Tensor, cache: Cache | None = None, *, documents_BT: Tensor | None = None
+        self,
+        tokens_BT: Tensor,
+        cache: Cache | None = None,
+        *,
+        documents_BT: Tensor | None = None,
+        positions_BT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The last hidden states (B, T, D), and the token embedding they were made with (dropped in GPT-1).
 
         `documents_BT` numbers the document of each token, growing along a row: no token then sees another
-        document's. (None of the three papers masks documents.)
+        document's. (None of the three papers masks documents.) With `positions_BT`, where each text begins anew at
+        position 0, texts that share a row are computed as if each had its own (models/rows.py).
         """
-        context = Context(cache, documents_BT, self.dropout_seed())
+        context = Context(cache, documents_BT, positions_BT, self.dropout_seed())
         wte_VD = self.embedding(context.seed)
         x_BTD = self.blocks(self.embed(tokens_BT, wte_VD, context), context)
         if cache is not None:
@@ -317,13 +324,17 @@ class GPT(nn.Module):
         """Token and position embeddings, summed: what goes into the first block."""
         T = tokens_BT.shape[1]
         stop = T if context.cache is None else T + context.cache.length
+        if context.positions_BT is not None:
+            stop = int(context.positions_BT.max()) + 1
         if stop > self.config.n_ctx:
             raise UserError(
                 f"A sequence of {stop} tokens is longer than the model's context, n_ctx={self.config.n_ctx}.",
                 "Shorten it, or ask for fewer new tokens.",
             )
         cache = context.cache
-        positions = torch.arange(T, device=tokens_BT.device) if cache is None else cache.positions(T)
+        positions = context.positions_BT
+        if positions is None:
+            positions = torch.arange(T, device=tokens_BT.device) if cache is None else cache.positions(T)
         wpe_TD = ops.local(self.wpe)
         if self.config.norm == "post":
             wpe_TD = ops.dropout(wpe_TD, self.config.dropout, context.seed, site=1)

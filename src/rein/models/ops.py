@@ -3,6 +3,7 @@
     linear       x W + b
     gelu         0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), the form that GPT-1 and GPT-2 released
     lm_loss      −log softmax(x wteᵀ)[target], without ever holding all the logits; the vocabulary may be spread out
+    token_logprobs   log softmax(x wteᵀ / temperature)[target] of each token, likewise, with its gradient
     dropout      with a mask that follows from a seed and a place
     Vocabulary   what a model does with its token embedding
     Packed       x Wᵀ + b with W laid out once for the processor, for generation
@@ -151,6 +152,56 @@ def token_losses(x_BTD: Tensor, wte_VD: Tensor, targets_BT: Tensor, shard: Shard
             -_log_softmax((x @ wte_VD.t()).float(), t, shard)[1].masked_fill(t == IGNORED, 0.0) for x, t in pieces
         ]
     return torch.cat(losses).view(targets_BT.shape)
+
+
+def token_logprobs(x_MD: Tensor, wte_VD: Tensor, targets_M: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """log softmax(x wteᵀ / temperature)[target] of each token, (M,) in float32.
+
+    Neither forward nor backward holds all logits: what the backward pass needs of them is computed again.
+
+    Shapes   x_MD (M, D), wte_VD (V, D), targets_M (M,) int64.
+    """
+    assert temperature > 0, f"no probabilities at a temperature of {temperature}"
+    if torch.is_autocast_enabled(x_MD.device.type):
+        x_MD = x_MD.to(torch.get_autocast_dtype(x_MD.device.type))
+    return _TokenLogprobs.apply(x_MD, wte_VD, targets_M, temperature)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _TokenLogprobs(Function):
+    """A piece of the tokens at a time: ∂ log p(target) / ∂ logits = (onehot − softmax) / temperature."""
+
+    @staticmethod
+    def forward(ctx: Any, x_MD: Tensor, wte_VD: Tensor, targets_M: Tensor, temperature: float) -> Tensor:
+        ctx.save_for_backward(x_MD, wte_VD, targets_M)
+        ctx.temperature = temperature
+        weights_VD = wte_VD.to(x_MD.dtype)
+        rows = _rows_at_once(wte_VD)
+        found = []
+        for x, targets in zip(torch.split(x_MD, rows), torch.split(targets_M, rows), strict=True):
+            logits = _wide(x @ weights_VD.t()).div_(temperature)
+            found.append(logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1))
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x_MD, wte_VD, targets_M = ctx.saved_tensors
+        weights_VD = wte_VD.to(x_MD.dtype)
+        rows = _rows_at_once(wte_VD)
+        dx_MD, d_wte_VD = torch.empty_like(x_MD), torch.zeros_like(wte_VD)
+        pieces = (torch.split(t, rows) for t in (x_MD, dx_MD, targets_M, grads[0] / ctx.temperature))
+        for x, dx, targets, grad in zip(*pieces, strict=True):
+            logits = _wide(x @ weights_VD.t()).div_(ctx.temperature)
+            d_logits = torch.softmax(logits, dim=1).neg_()
+            d_logits.scatter_add_(1, targets[:, None], torch.ones_like(d_logits[:, :1]))
+            d_logits = d_logits.mul_(grad[:, None]).to(x.dtype)
+            torch.mm(d_logits, weights_VD, out=dx)
+            d_wte_VD += d_logits.t() @ x
+        return dx_MD, d_wte_VD, None, None
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32, or wider where it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _rows_at_once(wte_VD: Tensor) -> int:
