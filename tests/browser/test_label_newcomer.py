@@ -93,7 +93,7 @@ def test_the_keys_that_are_shown_are_the_keys_that_act(come, desk, who):
     page.locator("#words").wait_for()
     page.keyboard.press("Escape")
     page.keyboard.press("?")
-    assert "While you type, or are on a button, letters and digits are no keys" in page.locator("#help").inner_text()
+    assert "or are on a button beside the item, letters and digits are no keys" in page.locator("#help").inner_text()
     page.keyboard.press("Escape")
     page.keyboard.press("Enter")
     rows_of(desk, who, "write", 1)

@@ -47,8 +47,7 @@ def test_from_a_server_it_asks_for_itself_only(look, page_file, serve):
     assert page.complaints == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 390, 768, 1440])
+@pytest.mark.parametrize(("width", "theme"), [(320, "light"), (390, "dark"), (768, "light"), (1440, "dark")])
 def test_no_width_scrolls_sideways(look, page_file, width, theme):
     page = look(page_file.as_uri(), width=width, theme=theme)
     assert page.evaluate(FITS)

@@ -6,6 +6,7 @@ import math
 import weakref
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -424,99 +425,122 @@ def test_what_is_made_of_documents_is_made_once_and_goes_with_them():
 # --------------------------------------------------------------------------------------------- the cache
 
 
-@st.composite
-def readings(draw):
-    """A batch with padding, and how it is read: how many columns at a time."""
-    B, T = draw(st.integers(1, 3)), draw(st.integers(1, 30))
-    bands = draw(st.lists(st.none() | st.integers(1, 35), min_size=1, max_size=3))
-    pads = draw(st.none() | st.lists(st.integers(0, T - 1), min_size=B, max_size=B))
-    pieces, left = [], T
-    while left:
-        pieces.append(draw(st.integers(1, left) | st.just(1)))
-        left -= pieces[-1]
-    return B, T, bands, None if pads is None else torch.tensor(pads), pieces, draw(st.integers(0, 4))
+def new_cache(bands, groups, longest_query, longest_new, width=1, dtype=F32):
+    return Cache(
+        n_head=2, d_head=4, bands=bands, groups=groups, width=width, longest_query=longest_query,
+        longest_new=longest_new, device=CPU, dtype=dtype,
+    )  # fmt: skip
 
 
-def new_cache(bands, batch, length, pad_B=None, like=None):
-    like = torch.empty(0) if like is None else like
-    return Cache(n_head=2, d_head=4, bands=bands, batch=batch, length=length, pad_B=pad_B, like=like)
+class Written:
+    """A cache beside the plain sequences it should stand for: group by group a query, place by place what follows."""
+
+    def __init__(self, bands, groups, longest_query, longest_new, width):
+        self.cache, self.bands = new_cache(bands, groups, longest_query, longest_new, width), bands
+        self.queries, self.new = {}, {}
+        self.width, self.longest_new = width, longest_new
+        self.generator = torch.Generator().manual_seed(0)
+
+    def random(self, *shape):
+        return torch.randn(len(self.bands), *shape, 24, generator=self.generator)
+
+    def read(self, groups, lengths):
+        qkv_LNTI = self.random(len(groups), max(lengths))
+        self.cache.read(np.array(groups), np.array(lengths))
+        assert self.cache.positions(max(lengths)).tolist() == list(range(max(lengths)))
+        outs = [self.cache.attend(layer, qkv) for layer, qkv in enumerate(qkv_LNTI)]
+        for n, (group, length) in enumerate(zip(groups, lengths, strict=True)):
+            self.queries[group] = qkv_LNTI[:, n, :length]
+            self.forget(group)
+            for layer, band in enumerate(self.bands):
+                expected = formula(self.queries[group][layer][None], 2, band)
+                torch.testing.assert_close(outs[layer][n : n + 1, :length], expected, rtol=0, atol=1e-5)
+
+    def forget(self, group):
+        for place in range(group * self.width, (group + 1) * self.width):
+            self.new[place] = None
+
+    def copy(self, source, target, written):
+        self.cache.copy(np.array([source]), np.array([target]), written=written)
+        self.queries[target] = self.queries[source]
+        for w in range(self.width):
+            self.new[target * self.width + w] = self.new[source * self.width + w] if written else None
+
+    def step(self, places, anew):
+        """A token of each place, in a place that is full or begins `anew` its first."""
+        qkv_LB1I = self.random(len(places), 1)
+        for place in places:
+            if self.new[place] is None or place in anew or self.new[place].shape[1] == self.longest_new:
+                self.new[place] = torch.zeros(len(self.bands), 0, 24)
+        index = [self.new[place].shape[1] for place in places]
+        self.cache.step(np.array(places), np.array(index))
+        whole = []
+        for n, place in enumerate(places):
+            self.new[place] = torch.cat([self.new[place], qkv_LB1I[:, n]], 1)
+            whole.append(torch.cat([self.queries[place // self.width], self.new[place]], 1))
+        assert self.cache.positions(1)[:, 0].tolist() == [x.shape[1] - 1 for x in whole]
+        for layer, band in enumerate(self.bands):
+            outs_B1I = self.cache.attend(layer, qkv_LB1I[layer])
+            for n, x in enumerate(whole):
+                expected = formula(x[layer][None], 2, band)[:, -1:]
+                torch.testing.assert_close(outs_B1I[n : n + 1], expected, rtol=0, atol=1e-5)
 
 
-@given(readings(), st.integers(0, 9))
-@settings(deadline=None, max_examples=100)
-def test_reading_in_pieces_is_reading_at_once(reading, seed):
-    B, T, bands, pad_B, pieces, spare = reading
-    layers = [inputs(B, T, 2, 4, F32, seed + layer)[0].detach() for layer in range(len(bands))]
-    cache = new_cache(bands, B, T + spare, pad_B)
-    outs = [[] for _ in bands]
-    for piece in pieces:
-        for layer, qkv in enumerate(layers):
-            outs[layer].append(cache.attend(layer, qkv[:, cache.length : cache.length + piece]))
-        cache.length += piece
-    padding = None if pad_B is None else (torch.arange(T) >= pad_B[:, None]).int()
-    real = torch.ones(B, T, dtype=torch.bool) if padding is None else padding.bool()
-    for out, qkv, band in zip(outs, layers, bands, strict=True):
-        together = torch.cat(out, 1)
-        assert together.isfinite().all()
-        torch.testing.assert_close(together[real], formula(qkv, 2, band, padding)[real], rtol=0, atol=1e-5)
-
-
-@given(readings(), st.lists(st.integers(0, 2), min_size=1, max_size=4), st.integers(0, 9))
-@settings(deadline=None, max_examples=50)
-def test_rows_taken_go_on_as_if_they_had_been_alone(reading, rows, seed):
-    B, T, bands, pad_B, pieces, spare = reading
-    rows = torch.tensor([row % B for row in rows])
-    layers = [inputs(B, T, 2, 4, F32, seed + layer)[0].detach() for layer in range(len(bands))]
-    whole = new_cache(bands, B, T + spare, pad_B)
-    alone = new_cache(bands, len(rows), T + spare, None if pad_B is None else pad_B[rows])
-    for number, piece in enumerate(pieces):
-        columns = slice(whole.length, whole.length + piece)
-        taken = number > len(pieces) // 2
-        for layer, qkv in enumerate(layers):
-            out = whole.attend(layer, qkv[rows, columns] if taken else qkv[:, columns])
-            expected = alone.attend(layer, qkv[rows, columns])
-            torch.testing.assert_close(out if taken else out[rows], expected, rtol=0, atol=1e-5)
-        whole.length, alone.length = columns.stop, columns.stop
-        if number == len(pieces) // 2:
-            whole.take(rows)
-            assert torch.equal(whole.positions(1), alone.positions(1))
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_a_place_sees_its_query_and_itself_alone(data):
+    groups, width = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    longest_query, longest_new = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
+    bands = data.draw(st.lists(st.none() | st.integers(1, 12), min_size=1, max_size=3))
+    both = Written(bands, groups, longest_query, longest_new, width)
+    lengths = st.integers(1, longest_query)
+    both.read(list(range(groups)), data.draw(st.lists(lengths, min_size=groups, max_size=groups)))
+    places = st.lists(st.integers(0, groups * width - 1), min_size=1, unique=True)
+    for _ in range(data.draw(st.integers(1, 12))):
+        what = data.draw(st.sampled_from(["step"] * 6 + ["read", "copy"]))
+        group, other = data.draw(st.integers(0, groups - 1)), data.draw(st.integers(0, groups - 1))
+        if what == "step":
+            both.step(data.draw(places), anew=data.draw(st.sets(st.integers(0, groups * width - 1), max_size=2)))
+        elif what == "read":
+            both.read([group], [data.draw(lengths)])
+        elif group != other:
+            both.copy(group, other, data.draw(st.booleans()))
 
 
 def test_a_banded_layer_keeps_its_band():
-    assert new_cache([None], 3, 100).nbytes == 2 * 3 * 2 * 100 * 4 * 4
-    assert new_cache([None, 10, 200], 3, 100).nbytes == 2 * 3 * 2 * (100 + 10 + 100) * 4 * 4
+    column = 2 * 2 * 4 * 4  # keys and values, heads, a head's width, bytes
+    assert new_cache([None], 3, 60, 40).nbytes == column * 3 * 100
+    assert new_cache([None, 10, 200], 3, 60, 40).nbytes == column * 3 * (100 + 20 + 100)
+    assert new_cache([None, 50], 3, 60, 40, width=4).nbytes == column * 3 * (60 + 4 * 40 + 50 + 4 * 40)
 
 
-def test_positions_count_from_the_first_token():
-    cache = new_cache([None], 2, 9, torch.tensor([0, 3]))
-    assert cache.positions(5).tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 0, 1]]
-    cache.length = 5
-    assert cache.positions(2).tolist() == [[5, 6], [2, 3]]
-    assert new_cache([None], 2, 9, torch.zeros(2, dtype=torch.int64)).positions(2).tolist() == [0, 1]
-
-
-def test_padding_of_one_row_does_not_change_another():
-    qkv = inputs(2, 20, 2, 4, F32)[0].detach()
-    outs = []
-    for pad_B in (None, torch.tensor([0, 6])):
-        cache = new_cache([8], 2, 20, pad_B)
-        outs.append([cache.attend(0, qkv[:, :12])])
-        for t in range(12, 20):
-            cache.length = t
-            outs[-1].append(cache.attend(0, qkv[:, t : t + 1]))
-    torch.testing.assert_close(*(torch.cat(out, 1)[0] for out in outs), rtol=0, atol=1e-6)
+def test_what_a_group_never_held_is_not_seen():
+    cache = new_cache([None, 4], 2, 6, 3, width=2)
+    for kept in (*cache._keys, *cache._values):
+        assert not kept.any()
+        kept.fill_(1e30)
+    qkv = inputs(1, 3, 2, 4, F32)[0].detach()
+    cache.read(np.array([1]), np.array([2]))
+    for layer in range(2):
+        cache.attend(layer, qkv[:, :2])
+    cache.step(np.array([3]), np.array([0]))
+    for layer, band in enumerate((None, 4)):
+        expected = formula(qkv, 2, band)[:, -1:]
+        torch.testing.assert_close(cache.attend(layer, qkv[:, 2:]), expected, rtol=0, atol=1e-6)
 
 
 def test_the_result_has_the_precision_of_what_comes_in():
-    cache = new_cache([None, 3], 1, 6, like=torch.empty(0, dtype=BF16))
     qkv = inputs(1, 6, 2, 4, BF16)[0].detach()
-    for layer in range(2):
-        cache.length = 0
-        assert cache.attend(layer, qkv[:, :5]).dtype == BF16
-        cache.length = 5
-        assert cache.attend(layer, qkv[:, 5:]).dtype == BF16
+    for dtype in (F32, BF16):
+        cache = new_cache([None, 3], 1, 5, 1, dtype=dtype)
+        cache.read(np.array([0]), np.array([5]))
+        assert [cache.attend(layer, qkv[:, :5]).dtype for layer in range(2)] == [BF16, BF16]
+        cache.step(np.array([0]), np.array([0]))
+        assert [cache.attend(layer, qkv[:, 5:]).dtype for layer in range(2)] == [BF16, BF16]
 
 
-def test_a_full_cache():
-    with pytest.raises(AssertionError, match="5 columns do not fit in a cache of 4"):
-        new_cache([2], 1, 4).attend(0, torch.zeros(1, 5, 24))
+def test_a_step_is_one_token_of_each_place():
+    cache = new_cache([None], 1, 4, 4)
+    cache.step(np.array([0]), np.array([0]))
+    with pytest.raises(AssertionError, match="one token a place, not 2"):
+        cache.attend(0, torch.zeros(1, 2, 24))

@@ -41,12 +41,16 @@ class Desk:
         self.store, self.now = store, START
         mark = next(_numbers)
         settings = dataclasses.replace(settings, name=f"{settings.name}-{mark}")
-        self.id = store.write(lambda conn: work.create_project(conn, self.now, settings))
-        self.people = {}
-        for name in people:
-            self.people[name] = store.write(lambda conn, n=name: add_person(conn, self.now, f"{n}-{mark}", "labeler"))
-            store.write(lambda conn, n=name: join(conn, self.now, self.id, self.people[n], state))
-        self.add(*items)
+
+        def begin(conn):  # one transaction, because hundreds of tests begin with it
+            number = work.create_project(conn, self.now, settings)
+            numbers = {name: add_person(conn, self.now, f"{name}-{mark}", "labeler") for name in people}
+            for person in numbers.values():
+                join(conn, self.now, number, person, state)
+            work.add_items(conn, self.now, number, items)
+            return number, numbers
+
+        self.id, self.people = store.write(begin)
 
     def add(self, *items):
         return self.store.write(lambda conn: work.add_items(conn, self.now, self.id, items))
@@ -71,6 +75,18 @@ class Desk:
         """Claims an item and answers it."""
         (claimed,) = self.claim(who)
         return claimed, self.submit(who, claimed, answers, **more)
+
+    def label_some(self, who, n, answers=LEFT):
+        """Claims and answers `n` items, one after another, all in one transaction: for where many are only wanted."""
+        person = self.people[who]
+
+        def one(conn):
+            (claimed,) = work.claim(conn, self.now, person, self.id, 1)
+            lease, key = claimed.assignment, f"key-{next(_numbers)}"
+            work.submit(conn, self.now, person, lease["id"], key=key, revision=lease["revision"], answers=answers)
+            return claimed
+
+        return self.store.write(lambda conn: [one(conn) for _ in range(n)])
 
     def skip(self, who, claimed, reason="no idea", key=None):
         key, of = key or f"key-{next(_numbers)}", claimed.assignment["id"]

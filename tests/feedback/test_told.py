@@ -100,7 +100,7 @@ def test_no_repeat_comes_of_what_one_was_told(store):
     first = [label(desk, "ann", 0) for _ in range(11)]
     label(desk, "bob", 1)
     assert len(told(desk, page(desk))["disagreements"]) == 1
-    rest = [desk.label("ann")[0] for _ in range(14)]
+    rest = desk.label_some("ann", 14)
     again = {one.item["key"] for one in rest if one.assignment["turn"] == 1}
     assert again
     assert first[0].item["key"] not in again

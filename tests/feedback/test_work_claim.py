@@ -71,7 +71,7 @@ def test_priority_comes_before_the_seeded_order_and_room_before_priority(store):
 def test_a_share_of_the_work_ignores_priority(store):
     settings = dataclasses.replace(PLAIN, order="given", uniform_share=0.3)
     desk = Desk(store, settings, items=[new_item(f"item-{n}", priority=float(n)) for n in range(120)])
-    given = [int(desk.label("ann")[0].item["key"].removeprefix("item-")) for _ in range(60)]
+    given = [int(one.item["key"].removeprefix("item-")) for one in desk.label_some("ann", 60)]
     uniform = [n for n in given if n < 60]
     assert uniform == list(range(len(uniform)))  # in the order of the project, from its beginning
     assert [n for n in given if n >= 60] == list(range(119, 119 - 60 + len(uniform), -1))
@@ -82,7 +82,7 @@ def test_the_sides_are_shuffled_evenly_and_the_same_way_in_another_store(new_sto
     orders = []
     for _ in range(2):
         desk = Desk(new_store(), dataclasses.replace(PLAIN, overlap=2), items=some(150))
-        orders.append([desk.label(who)[0].order for who in ("ann", "bob") for _ in range(150)])
+        orders.append([one.order for who in ("ann", "bob") for one in desk.label_some(who, 150)])
     assert orders[0] == orders[1]
     turned = sum(order == [1, 0] for order in orders[0])
     assert 124 <= turned <= 176  # 150 expected, three standard deviations
@@ -93,7 +93,7 @@ def test_the_sides_are_shuffled_evenly_and_the_same_way_in_another_store(new_sto
 def test_nine_outputs_come_in_any_order(store):
     desk = Desk(store, dataclasses.replace(PLAIN, questions=PRESETS["ranking"].questions), items=some(60, k=9))
     ranks = {"ranking": {"ranks": list(range(1, 10))}}
-    orders = [tuple(desk.label("ann", ranks)[0].order) for _ in range(60)]
+    orders = [tuple(one.order) for one in desk.label_some("ann", 60, ranks)]
     assert all(sorted(order) == list(range(9)) for order in orders)
     assert len(set(orders)) == 60
     assert len({order[0] for order in orders}) == 9
@@ -119,12 +119,7 @@ def test_the_row_keeps_how_it_was_shown(store):
 
 def mix(desk, who, n):
     """The roles of the next `n` items, with the turn."""
-    found = []
-    for _ in range(n):
-        claimed, _ = desk.label(who)
-        turn = claimed.assignment["turn"]
-        found.append("repeat" if turn else claimed.item["role"])
-    return found
+    return ["repeat" if one.assignment["turn"] else one.item["role"] for one in desk.label_some(who, n)]
 
 
 MIXED = dataclasses.replace(
@@ -152,19 +147,17 @@ def test_two_stores_of_one_seed_hand_out_the_same(new_store):
     found = []
     for _ in range(2):
         desk = Desk(new_store(), MIXED, items=mixed_items())
-        found.append(
-            [(c.item["key"], c.order) for who in ("ann", "bob") for c, _ in (desk.label(who) for _ in range(40))]
-        )
+        found.append([(one.item["key"], one.order) for who in ("ann", "bob") for one in desk.label_some(who, 40)])
     assert found[0] == found[1]
     other = Desk(new_store(), dataclasses.replace(MIXED, seed=3), items=mixed_items())
-    assert [other.label("ann")[0].item["key"] for _ in range(40)] != [key for key, _ in found[0][:40]]
+    assert [one.item["key"] for one in other.label_some("ann", 40)] != [key for key, _ in found[0][:40]]
 
 
 def test_everybody_gets_each_gold_calibration_and_drift_item_once(store):
     items = [new_item(f"{role}-{n}", role=role) for role in ("gold", "calibration", "drift") for n in range(3)]
     desk = Desk(store, dataclasses.replace(MIXED, repeat_share=0.0), items=items)
     for who in ("ann", "bob", "cid"):
-        given = [desk.label(who)[0].item["key"] for _ in range(9)]
+        given = [one.item["key"] for one in desk.label_some(who, 9)]
         assert sorted(given) == sorted(one.key for one in items)
         assert desk.claim(who) == []
         assert desk.nothing(who) == "all done"
@@ -180,7 +173,7 @@ def test_work_is_given_where_there_is_none_of_what_was_drawn(store):
 
 def test_an_own_item_comes_again_once_mirrored_and_not_before_ten_others(store):
     desk = Desk(store, dataclasses.replace(PLAIN, repeat_share=0.5, uniform_share=0.0), items=some(80))
-    given = [desk.label("ann")[0] for _ in range(100)]
+    given = desk.label_some("ann", 100)
     first = {}
     repeats = 0
     for n, one in enumerate(given):
@@ -202,13 +195,12 @@ def test_nobody_writes_the_same_twice(store):
     written = dataclasses.replace(PLAIN, questions=(Question("demonstration", "demonstration"),), repeat_share=0.9)
     desk = Desk(store, written, items=some(20, k=0))
     answers = {"demonstration": {"text": "A good answer."}}
-    assert {desk.label("ann", answers)[0].assignment["turn"] for _ in range(20)} == {0}
+    assert {one.assignment["turn"] for one in desk.label_some("ann", 20, answers)} == {0}
 
 
 def test_no_repeat_comes_of_a_closed_item_or_a_frozen_batch(store):
     desk = Desk(store, dataclasses.replace(PLAIN, repeat_share=0.99), items=some(15))
-    for _ in range(15):
-        desk.label("ann")
+    desk.label_some("ann", 15)
     desk.freeze()
     assert desk.claim("ann") == []
 

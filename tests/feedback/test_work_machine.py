@@ -422,7 +422,7 @@ def run(store, examples, steps):
 
 
 def test_the_desk_does_what_its_model_does(store):
-    run(store, examples=25 if store.path else 15, steps=50)
+    run(store, examples=15 if store.path else 6, steps=50)
     with store.reading() as conn:  # the rules did get somewhere
         assert conn.execute(select(func.count()).select_from(feedback)).scalar() > 10
         states = set(conn.execute(select(assignment.c.state).distinct()).scalars())

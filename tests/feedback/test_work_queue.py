@@ -30,10 +30,6 @@ def first_by_hand(conn, project_id, person_id, *, seeded):
     return min(rows, key=key).id if rows else None
 
 
-class Back(Exception):
-    pass
-
-
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("windows", [(1, 2, 3), queue._WINDOWS])
 def test_a_claim_with_cursors_gives_what_it_would_give_without(store, monkeypatch, seed, windows):
@@ -74,35 +70,33 @@ def test_a_claim_with_cursors_gives_what_it_would_give_without(store, monkeypatc
             store.write(lambda conn, n=number, c=closed: work.change_item(conn, n, closed=c))
         elif act == "add":
             desk.add(new_item(f"new-{step}", priority=float(chance.randint(-1, 3)), wanted=chance.choice((None, 1, 2))))
-        for one in PEOPLE:
-            for seeded in (False, True):
-                compare(store, desk, one, seeded, exact)
+        compare(store, desk, exact)
     with store.reading() as conn:
         assert conn.execute(select(cursor.c.place)).all()  # there were some
 
 
-def compare(store, desk, who, seeded, exact):
-    """Looks with the cursors as they are, and leaves them so."""
-    of = desk.people[who]
-    found = []
+def compare(store, desk, exact):
+    """Looks for everybody with the cursors as they are, and leaves them so."""
 
     def look(conn):
-        found.append(first_by_hand(conn, desk.id, of, seeded=seeded))
-        found.append(next_item(conn, desk.id, of, "work", seeded=seeded))
-        raise Back
+        found = []
+        for who in PEOPLE:
+            for seeded in (False, True):
+                of = desk.people[who]
+                before = conn.begin_nested()
+                by_hand = first_by_hand(conn, desk.id, of, seeded=seeded)
+                found.append((by_hand, next_item(conn, desk.id, of, "work", seeded=seeded)))
+                before.rollback()
+        return found
 
-    with pytest.raises(Back):
-        store.write(look)
-    by_hand, given = found
-    assert (given == by_hand) if exact else (given is None) == (by_hand is None)
+    for by_hand, given in store.write(look):
+        assert (given == by_hand) if exact else (given is None) == (by_hand is None)
 
 
 def test_a_room_full_of_own_items_is_passed_by_once(store):
     settings = dataclasses.replace(PLAIN, overlap=2, order="given", ahead=1)
     desk = Desk(store, settings, items=[new_item(f"item-{n}") for n in range(100)])
-    for n in range(60):
-        claimed, _ = desk.label("ann")
-        assert claimed.item["key"] == f"item-{n}"
+    assert [one.item["key"] for one in desk.label_some("ann", 60)] == [f"item-{n}" for n in range(60)]
     with store.reading() as conn:
         places = dict(conn.execute(select(cursor.c.room, cursor.c.place).where(cursor.c.project == desk.id)).all())
     assert places[1] == desk.item("item-58")["place"]  # of 59 that wait for another, and lie before what is next
@@ -112,14 +106,13 @@ def test_a_person_who_must_pass_by_very_much_is_given_something_meanwhile_and_al
     monkeypatch.setattr(queue, "_WINDOWS", (1, 2))
     settings = dataclasses.replace(PLAIN, overlap=2, order="given", ahead=1)
     desk = Desk(store, settings, items=[new_item(f"item-{n}") for n in range(30)])
-    for _ in range(20):
-        desk.label("ann")
+    desk.label_some("ann", 20)
     hidden = desk.item("item-25")["id"]
     desk.set_state("bob", "working")
     store.write(lambda conn: work.set_priorities(conn, desk.id, {hidden: -1.0}))  # no cursors any more
     (bob,) = desk.claim("bob")
     desk.submit("bob", bob)
-    given = [desk.label("ann")[0].item["key"] for _ in range(10)]
+    given = [one.item["key"] for one in desk.label_some("ann", 10)]
     assert sorted(given) == sorted(f"item-{n}" for n in range(20, 30))
     assert desk.claim("ann") == []
 
@@ -127,13 +120,12 @@ def test_a_person_who_must_pass_by_very_much_is_given_something_meanwhile_and_al
 def test_the_seeded_order_gives_way_where_too_much_of_it_is_passed_by(store, monkeypatch):
     settings = dataclasses.replace(PLAIN, overlap=2, order="given", ahead=1, uniform_share=1.0)
     desk = Desk(store, settings, items=[new_item(f"item-{n}", priority=float(n)) for n in range(30)])
-    for _ in range(20):
-        desk.label("ann")
+    desk.label_some("ann", 20)
     monkeypatch.setattr(queue, "_WINDOWS", (1, 2))
     store.write(lambda conn: conn.execute(cursor.delete()) and None)
     looked = statements_of(store, lambda conn: work.claim(conn, desk.now, desk.people["ann"], desk.id))
     assert sum("AS taken" in statement for statement, _ in looked) < 8
-    given = [desk.label("ann")[0].item["key"] for _ in range(10)]
+    given = [one.item["key"] for one in desk.label_some("ann", 10)]
     assert given[0] == "item-29"
     assert sorted(given) == sorted(f"item-{n}" for n in range(20, 30))
 
@@ -158,8 +150,7 @@ def statements_of(store, work_):
 def test_claims_and_submits_search_by_index_and_read_no_table_through(store):
     settings = dataclasses.replace(PLAIN, overlap=3, uniform_share=0.5, repeat_share=0.2)
     desk = Desk(store, settings, items=[new_item(f"item-{n}", priority=n % 5) for n in range(40)])
-    for _ in range(15):
-        desk.label("ann")
+    desk.label_some("ann", 15)
     ann, seen = desk.people["ann"], []
     for k in range(12):
         desk.pass_time(1000)

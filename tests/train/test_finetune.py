@@ -240,9 +240,8 @@ def run_command(config, **more):
 
 
 def test_killed_and_started_again(pretrained, data, tmp_path):
-    changes = {"checkpoint_every_s": 0.0, "epochs": 6}
-    finetune(settings(pretrained, data, tmp_path / "whole", **changes))
-    config = settings(pretrained, data, tmp_path / "run", **changes)
+    finetune(settings(pretrained, data, tmp_path / "whole", epochs=6))
+    config = settings(pretrained, data, tmp_path / "run", epochs=6, checkpoint_every_s=0.0)
     process = run_command(config)
     while process.poll() is None and not newest(config.out) >= 8:
         time.sleep(0.001)

@@ -90,7 +90,8 @@ def test_killed_in_two_processes_and_finished_in_one(small_corpus, whole, tmp_pa
 
 def test_begun_by_one_interrupted_in_two(small_corpus, whole, tmp_path):
     """Ctrl-C, as a terminal sends it to all of them, saves once and says so once; the same command goes on."""
-    config = settings(small_corpus, tmp_path / "run", parallel="dp=2", train_tokens=32 * 8 * 2000)
+    changes = {"train_tokens": 32 * 8 * 2000, "evaluate_every_tokens": 32 * 8 * 100}
+    config = settings(small_corpus, tmp_path / "run", parallel="dp=2", **changes)
     process = start(config)
     wait_for(process, lambda: len(list(read_rows(tmp_path / "run" / "metrics.jsonl"))) > 3)
     os.killpg(process.pid, signal.SIGINT)
@@ -127,7 +128,8 @@ def test_python_alone_does_not_start_processes(small_corpus, tmp_path):
 
 
 def test_documents_are_masked_and_bands_are_trained_in_a_pipeline(small_corpus, tmp_path):
-    changes = {"preset": "gpt3-small", "band": 7, "n_layer": 4, "mask_documents": True, "slots": 0, "dropout": 0.0}
+    changes = {"preset": "gpt3-small", "band": 7, "n_layer": 4, "mask_documents": True, "slots": 0, "dropout": 0.0,
+               "evaluate_every_tokens": 32 * 8 * 15}  # fmt: skip
     one = settings(small_corpus, tmp_path / "one", **changes)
     pretrain(one)
     finish(replace(one, out=tmp_path / "two", parallel="pp=2", recompute=True))
