@@ -147,3 +147,14 @@ def test_a_training_state_that_cannot_be_read(tmp_path):
 def test_about_is_plain_json(tmp_path):
     checkpoint.save(checkpoint.step_folder(tmp_path, 1), write, {"config": {"lr": 1e-3}})
     assert json.loads((tmp_path / "step-00000001" / "rein.json").read_text())["config"] == {"lr": 1e-3}
+
+
+def test_a_run_means_what_it_selected_to_users_and_its_newest_checkpoint_to_itself(tmp_path):
+    for folder in (tmp_path / "run" / "checkpoints" / "step-00000002", tmp_path / "run" / checkpoint.BEST):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    (tmp_path / "run" / "run.lock").touch()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert checkpoint.chosen(tmp_path / "run") == tmp_path / "run" / checkpoint.BEST
+    assert checkpoint.latest(tmp_path / "run").name == "step-00000002"
+    assert checkpoint.chosen(tmp_path / "run" / checkpoint.BEST) == tmp_path / "run" / checkpoint.BEST

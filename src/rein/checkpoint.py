@@ -36,6 +36,7 @@ from rein.optim import adam_state
 from rein.run import sync
 
 STATE = "training_state"
+BEST = "best"  # of a run folder: the model that the run selected
 
 
 def save(
@@ -151,6 +152,15 @@ def latest(path: Path) -> Path:
         what = "has no checkpoint yet" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {what}.", "Give a run folder with checkpoints, or a checkpoint or model folder.")
     return steps[-1]
+
+
+def chosen(path: Path) -> Path:
+    """The model that `path` means to whoever uses it: what a run selected, if it selects, or its newest checkpoint.
+
+    Raises   UserError when there is none.
+    """
+    best = path / BEST
+    return best if best.is_dir() and (path / "run.lock").exists() else latest(path)
 
 
 def prune(folder: Path, keep: int, *, spare: int | None = None) -> None:

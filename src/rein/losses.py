@@ -227,6 +227,110 @@ def clipped_value(values_M: Tensor, old_values_M: Tensor, returns_M: Tensor, *, 
     return 0.5 * torch.maximum((values_M - returns_M) ** 2, (clipped_M - returns_M) ** 2)
 
 
+def dpo(
+    better_P: Tensor, worse_P: Tensor, *, kl_coef: float, p: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """The loss of a policy that learns from comparisons directly: `pairwise` of the rewards that it implies.
+
+        reward = kl_coef · log (π(response) / π_ref(response))
+        −log σ(reward_better − reward_worse)
+
+    `p` is how surely the better one is better, as for `pairwise`; `label_smoothing` is how often people are taken to
+    err: p (1 − label_smoothing) + (1 − p) label_smoothing takes the place of p.
+
+    Shapes   better_P, worse_P (P,): log (π / π_ref) of whole responses, the sums over their tokens; returns (P,).
+    Example  >>> dpo(torch.tensor([2.0]), torch.tensor([-3.0]), kl_coef=0.2)
+             tensor([0.3133])
+             >>> dpo(torch.tensor([2.0]), torch.tensor([-3.0]), kl_coef=0.2, label_smoothing=0.1)
+             tensor([0.4133])
+    Source   Rafailov 2023, equation 7; label smoothing ("conservative DPO"): Mitchell 2023.
+    Differs  The paper writes β for kl_coef.
+    """
+    return pairwise(kl_coef * better_P, kl_coef * worse_P, p=_smoothed(p, label_smoothing, better_P))
+
+
+def ipo(
+    better_P: Tensor, worse_P: Tensor, *, kl_coef: float, p: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """The same aim without Bradley and Terry's model: a gap that is wanted, and neither more nor less.
+
+        p (gap − 1 / (2 kl_coef))² + (1 − p) (gap + 1 / (2 kl_coef))²         gap = better − worse
+
+    Where people are unanimous, DPO's gap grows without end; this one stays finite, and kl_coef keeps its meaning.
+
+    Shapes   as for `dpo`.
+    Example  >>> ipo(torch.tensor([2.0]), torch.tensor([-3.0]), kl_coef=0.1)
+             tensor([0.])
+    Source   Azar 2023, equation 17.
+    Differs  The paper writes τ for kl_coef, and has p = 1.
+    """
+    wanted, gap_P = 1 / (2 * kl_coef), better_P - worse_P
+    p = _smoothed(p, label_smoothing, better_P)
+    if p is None:
+        return (gap_P - wanted) ** 2
+    return p * (gap_P - wanted) ** 2 + (1 - p) * (gap_P + wanted) ** 2
+
+
+def _smoothed(p: Tensor | None, label_smoothing: float, like: Tensor) -> Tensor | None:
+    if label_smoothing == 0:
+        return p
+    p = torch.ones_like(like) if p is None else p
+    return p * (1 - label_smoothing) + (1 - p) * label_smoothing
+
+
+def kl_k2(logprobs_M: Tensor, ref_logprobs_M: Tensor) -> Tensor:
+    """An estimate of KL(π ‖ π_ref) at each token, to be in a loss: its gradient is that of the KL.
+
+        ½ (log π − log π_ref)²
+
+    Example  >>> kl_k2(torch.tensor([-1.0]), torch.tensor([-1.5]))
+             tensor([0.1250])
+    Source   Schulman 2020, "Approximating KL divergence", k2.
+    """
+    return 0.5 * (logprobs_M - ref_logprobs_M) ** 2
+
+
+def kl_k3(logprobs_M: Tensor, ref_logprobs_M: Tensor) -> Tensor:
+    """GRPO's estimate of KL(π ‖ π_ref) at each token: without bias, and never below 0.
+
+        π_ref / π − log (π_ref / π) − 1
+
+    In a loss, its gradient over samples of π is that of KL(π_ref ‖ π), the other way round: both are 0 at π = π_ref.
+
+    Example  >>> kl_k3(torch.tensor([-1.0]), torch.tensor([-1.5]))
+             tensor([0.1065])
+    Source   Shao 2024 (DeepSeekMath), equation 4; Schulman 2020, k3.
+    """
+    ratio_M = ref_logprobs_M - logprobs_M
+    return torch.expm1(ratio_M) - ratio_M
+
+
+TokenMean = Literal["token", "response", "limit", "none"]
+
+
+def token_weights(lengths_N: Tensor, mean: TokenMean, *, limit: int) -> Tensor:
+    """What each token of these responses weighs in a loss that is Σ weight · loss of the token.
+
+        token       1 / tokens of all responses: each token alike, whichever response it is in (DAPO, PPO here)
+        response    1 / (responses · tokens of its response): each response alike. Where the advantage is below 0, a
+                    longer response is punished less for each token; so wrong ones grow (GRPO as it was printed)
+        limit       1 / (responses · limit): a sum over tokens, so nothing depends on length (Dr. GRPO)
+        none        1 / responses: the same without the constant, the gradient of the expected reward (RLOO)
+
+    The responses are those of one update, so that the way it is cut into forward passes changes nothing.
+
+    Shapes   lengths_N (N,); `limit` the most tokens that a response may have; returns (M,).
+    Example  >>> token_weights(torch.tensor([1, 3]), "response", limit=4)
+             tensor([0.5000, 0.1667, 0.1667, 0.1667])
+    Source   Shao 2024, equation 3; Yu 2025 (DAPO), section 3.3; Liu 2025 (Dr. GRPO), section 3; Ahmadian 2024 (RLOO).
+    """
+    N = len(lengths_N)
+    if mean == "response":
+        return (1 / (N * lengths_N.float())).repeat_interleave(lengths_N)
+    parts = {"token": int(lengths_N.sum()), "limit": N * limit, "none": N}
+    return torch.full((int(lengths_N.sum()),), 1 / parts[mean], device=lengths_N.device)
+
+
 def press(predicted_N: Tensor, labels_N: Tensor, weights_N: Tensor) -> Tensor:
     """The squared error of Ĥ at credited steps, each by its weight: a share of a press, or 1 for a step's whole label.
 

@@ -1,6 +1,7 @@
 """Rewards of tokens, and what follows from them: returns and advantages. Pure functions of flat tensors.
 
 Flow     scores of responses, log-probabilities under policy and reference → `token_rewards` → `gae` → `whiten`
+         scores of several responses to each query → `group_advantages`, where there is no value network
 
 Everything said of tokens is flat: the tokens of all responses one after the other, (M,), with `lengths_N` of each, so
 that there is no padding to be counted by mistake. The last token of a response is its last action: the state behind it
@@ -10,6 +11,8 @@ Shapes   N responses, M tokens of all of them.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,8 +38,8 @@ def token_rewards(
 
     Shapes   scores_N, lengths_N (N,); the others and the result (M,).
     Example  >>> token_rewards(torch.tensor([1.0]), torch.tensor([0.4, -0.2, 0.2]), torch.zeros(3),
-             ...               torch.tensor([3]), kl_coef=0.05).tolist()
-             [-0.019999999552965164, 0.009999999776482582, 0.9900000095367432]
+             ...               torch.tensor([3]), kl_coef=0.05)
+             tensor([-0.0200,  0.0100,  0.9900])
     Source   Stiennon 2020, section 3.4; by token: Ziegler 2019, section 2.2.
     """
     assert (lengths_N > 0).all(), "a response without a token has no place for its score"
@@ -82,3 +85,32 @@ def whiten(values_M: Tensor, *, shift_mean: bool = True) -> Tensor:
     mean = values_M.mean()
     whitened_M = (values_M - mean) * torch.rsqrt(values_M.var(correction=0) + 1e-8)
     return whitened_M if shift_mean else whitened_M + mean
+
+
+Estimator = Literal["grpo", "rloo", "mean"]
+
+
+def group_advantages(scores_N: Tensor, samples: int, *, estimator: Estimator) -> Tensor:
+    """How much better each response is than the others to the same query: an advantage without a value network.
+
+        rloo    score − mean of the others' scores             without bias, whatever the group's size
+        grpo    (score − mean) / (standard deviation + 1e-4)   of the group; the deviation with n − 1
+        mean    score − mean                                   of the group (Dr. GRPO): rloo · (samples − 1) / samples
+
+    A group of equal scores has advantages of exactly 0. The division by the deviation lifts the groups in which scores
+    hardly differ, those that are too easy or too hard.
+
+    Shapes   scores_N (N,), those of a query one after the other, `samples` each; returns (N,).
+    Example  >>> group_advantages(torch.tensor([1.0, 0.0, 0.0, 0.0]), 4, estimator="rloo")
+             tensor([ 1.0000, -0.3333, -0.3333, -0.3333])
+    Source   rloo: Ahmadian 2024, section 3.2; grpo: Shao 2024 (DeepSeekMath), section 4.1.2; mean: Liu 2025 (Dr. GRPO).
+    """
+    assert samples > 1, "one response has no others to be compared with"
+    scores_GK = scores_N.view(-1, samples)
+    scores_GK = scores_GK - scores_GK[:, :1]  # so that equal scores are 0, and no rounding makes a difference of them
+    advantages_GK = scores_GK - scores_GK.mean(dim=1, keepdim=True)
+    if estimator == "grpo":
+        advantages_GK = advantages_GK / (scores_GK.std(dim=1, keepdim=True) + 1e-4)
+    elif estimator == "rloo":
+        advantages_GK = advantages_GK * (samples / (samples - 1))
+    return advantages_GK.flatten()

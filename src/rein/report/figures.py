@@ -31,12 +31,25 @@ FIGURES = (
          "layernorm_noise_scale_sequences"), False,
     ),
     ("speed", "Training speed", ("tokens_per_s",), False),
+    ("score", "Score", ("score_mean", "heldout_proxy", "heldout_gold", "heldout_second"), False),
+    ("kl", "KL from the start", ("kl_nats", "heldout_kl_nats"), False),
+    ("kl_coef", "KL coefficient", ("kl_coef",), False),
+    ("explained", "Returns explained by the value network", ("value_explained_frac",), False),
+    ("entropy", "Entropy", ("entropy_nats",), False),
+    ("clipped", "Clipped", ("clip_frac", "value_clip_frac"), False),
+    ("length", "Length of a response", ("response_tokens", "heldout_response_tokens"), False),
+    ("unended", "Responses without an end", ("no_eot_frac", "heldout_no_eot_frac"), False),
+    ("drift", "Sampler against trainer", ("sampler_drift",), False),
+    ("episodes", "Episodes per second", ("episodes_per_s",), False),
 )  # fmt: skip
 STILLS = {"loss": (640, 320, 46, 30), "bits": (400, 320, 46, 30), "small": (300, 190, 52, 28)}  # width … bottom
 LINE_NAMES = {
     "train_loss": "train", "heldout_loss": "held-out", "noise_scale_sequences": "all parameters",
     "noise_scale_low_sequences": "95% interval from", "noise_scale_high_sequences": "to",
-    "layernorm_noise_scale_sequences": "LayerNorms alone",
+    "layernorm_noise_scale_sequences": "LayerNorms alone", "score_mean": "sampled", "heldout_proxy": "held-out",
+    "heldout_gold": "held-out, gold", "heldout_second": "held-out, other reward", "kl_nats": "sampled",
+    "heldout_kl_nats": "held-out", "response_tokens": "sampled", "heldout_response_tokens": "held-out",
+    "no_eot_frac": "sampled", "heldout_no_eot_frac": "held-out", "clip_frac": "ratios", "value_clip_frac": "values",
 }  # fmt: skip
 UNITS = {metric.name: metric.unit for metric in METRICS}
 

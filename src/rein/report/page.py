@@ -35,6 +35,7 @@ from rein.errors import UserError
 from rein.progress import duration
 from rein.report.figures import STRETCHES, UNITS, Curve, above, figures, said, still
 from rein.report.legible import VALUE_CHARS, count, date, evenly, fixed, number, short, size, visible
+from rein.report.over_optimisation import section
 from rein.report.parts import policy, static, templates
 from rein.run import METRICS, read_rows, write_atomically
 
@@ -42,6 +43,9 @@ SAMPLE_CHARS = 4_000  # of a prompt or a text; the rest stays in samples.jsonl
 SAMPLE_EVALUATIONS = 200  # shown, evenly spread over the run
 SAMPLES_PER_EVALUATION = 20
 TABLE_ROWS = 200  # of the table of evaluations, evenly spread
+# What stands beside a sample, and what it was worth (train/policy_heldout.py).
+BESIDE = (("start", "At the start"), ("reference", "Reference"))
+SCORED = {"proxy": "score", "gold": "gold", "second": "other reward"}
 
 CORPUS_KEYS = ("data", "corpus")  # where a run's settings name its corpus
 # The model in words; the sizes come from `model_of`.
@@ -347,11 +351,16 @@ def _samples(run: Run) -> tuple[list[dict[str, Any]], str]:
 def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
     texts = [v if isinstance(v := row.get(key, ""), str) else json.dumps(v) for key in ("prompt", "text")]
     prompt, text = texts
+    scores = [(name, row.get(name), row.get(f"start_{name}")) for name in SCORED if _finite(row.get(name)) is not None]
     return {
         "prompt": visible(prompt, SAMPLE_CHARS),
         "text": visible(text, SAMPLE_CHARS),
         "cut": sum(max(0, len(part) - SAMPLE_CHARS) for part in texts),
-    }
+        "scores": ", ".join(f"{SCORED[name]} {number(_finite(now))}" for name, now, _ in scores),
+        "start_scores": ", ".join(f"{SCORED[name]} {number(_finite(before))}" for name, _, before in scores),
+        "beside": [(label, visible(row[key], SAMPLE_CHARS), key == "start") for key, label in BESIDE if
+                   isinstance(row.get(key), str)],
+    }  # fmt: skip
 
 
 def _settings(run: Run) -> list[dict[str, Any]]:
@@ -463,6 +472,7 @@ def _page(runs: Sequence[Run]) -> str:
             for note in run.notes
         ],
         evaluations=_evaluations(runs[0]) if len(runs) == 1 else [],
+        over_optimisation=section(runs[0].rows) if len(runs) == 1 else "",
         samples=samples,
         samples_note=samples_note,
         settings=_settings(runs[0]) if len(runs) == 1 else [],
