@@ -17,11 +17,11 @@ LEVELS = tuple(
     names.split()
     for names in (
         "rein rein.config rein.errors rein.shapes rein.compiled",
-        "rein.losses rein.returns rein.optim rein.noise_scale rein.guard rein.checkpoint rein.distributed rein.run "
-        "rein.mirrors rein.progress rein.report",
+        "rein.losses rein.returns rein.optim rein.noise_scale rein.guard rein.over_optimisation rein.monitors "
+        "rein.checkpoint rein.distributed rein.run rein.mirrors rein.progress rein.report",
         "rein.models rein.feedback rein.text rein.bpe",
         "rein.train rein.evals rein.agents",
-        "rein.cli rein.__main__ rein.web rein.recipes",
+        "rein.cli rein.__main__ rein.web rein.recipes rein.loop",
     )
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -30,8 +30,8 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 EXCEPTIONS: dict[tuple[str, str], str] = {
     (
         "rein.recipes.demo",
-        "rein.recipes.collect",
-    ): "a stage of the demonstration, in a file of its own to be read alone",
+        "rein.recipes.demo_result",
+    ): "what the demonstration came to, in a file of its own to be read alone",
 }
 
 

@@ -44,7 +44,11 @@ METRICS = (
     Metric("opt_step", "updates", "optimizer updates made when the row was written"),
     Metric("tokens", "tokens", "training tokens seen so far: Σ over updates of sequences · n_ctx"),
     Metric("wall_s", "seconds", "time spent in training, over all starts of the run"),
-    Metric("train_loss", "nats/token", "mean over the updates since the last row of mean_BT −log p(next token)"),
+    Metric(
+        "train_loss",
+        "nats/token",
+        "mean over the updates since the last row of mean_BT −log p(next token); sft: over the responses' tokens",
+    ),
     Metric("learning_rate", "1", "the schedule's value at the last update, before any bias correction"),
     Metric("grad_norm", "1", "‖all gradients‖₂ before clipping, at the last update"),
     Metric("sequences_per_batch", "sequences", "sequences in the last update's batch, after the ramp"),
@@ -67,13 +71,67 @@ METRICS = (
     Metric("lm_loss", "nats/token", "fine-tuning, L1: likewise of −log p(next token), on the task's own text"),
     Metric("heldout_task_loss", "nats/example", "mean −log p(label) over the held-out examples"),
     Metric("heldout_score", "1", "the task's score on them: accuracy, F1, Matthews or Pearson correlation"),
-    Metric("heldout_loss", "nats/token", "mean −log p(next token) over the held-out windows"),
+    Metric(
+        "heldout_loss", "nats/token", "mean −log p(next token) over the held-out windows; sft: the held-out responses"
+    ),
+    Metric("heldout_reward", "1", "mean score, by --reward, of a sample for each of --samples held-out queries"),
     Metric("heldout_perplexity", "1", "exp(heldout_loss); comparable only under one tokenizer"),
     Metric(
         "heldout_bits_per_byte",
         "bits/byte",
         "Σ −log₂ p(token) / UTF-8 bytes of those tokens; needs no tokenizer to compare",
     ),
+    Metric("judgements", "judgements", "of people, that a reward model was trained on so far"),
+    Metric("reward_loss", "nats/prompt", "mean over the updates since the last row of −log P(what was said | scores)"),
+    Metric("reward_accuracy", "1", "share of the pairs of those updates, before each, whose better text leads"),
+    Metric("heldout_reward_loss", "nats/pair", "mean −log σ(lead of the better text) over the dev pairs"),
+    Metric("heldout_reward_accuracy", "1", "share of the dev pairs whose better text leads; half of those that tie"),
+    Metric("judgements_per_s", "judgements/s", "judgements since the last row / seconds in updates since then"),
+    Metric("episodes", "episodes", "responses that were sampled and learned from so far"),
+    Metric("score_mean", "1", "mean over a batch's responses of the score, after the rule for those without an end"),
+    Metric("score_std", "1", "their standard deviation"),
+    Metric("reward_mean", "1", "score_mean − kl_coef · kl_nats"),
+    Metric("kl_nats", "nats/response", "mean over a batch's responses of Σ_t log π(t) − log π_ref(t), as sampled"),
+    Metric("kl_coef", "1/nat", "the penalty's coefficient in the batch"),
+    Metric("policy_loss", "1", "mean over the batch's updates of Σ_t max(−A·ratio, −A·clip(ratio)) / tokens"),
+    Metric("value_loss", "1", "likewise of Σ_t ½ max((V − return)², (V_clipped − return)²) / tokens"),
+    Metric("value_explained_frac", "1", "1 − var(return − V) / var(return) over a batch's tokens, as sampled"),
+    Metric("value_grad_norm", "1", "‖the value network's gradients‖₂ before clipping, at the last update"),
+    Metric("entropy_nats", "nats/token", "mean entropy of the sampler's distribution, at its temperature"),
+    Metric("clip_frac", "1", "share of tokens with |ratio − 1| > cliprange, mean over the batch's updates"),
+    Metric("value_clip_frac", "1", "share of tokens with |V − V_old| > cliprange_value, likewise"),
+    Metric("approx_kl", "nats²/token", "½ · mean over tokens of (log π − log π_old)², likewise"),
+    Metric("ratio_max", "1", "the largest π / π_old of a token in the batch's updates"),
+    Metric("response_tokens", "tokens", "mean length of a response, its end of text included"),
+    Metric("no_eot_frac", "1", "share of responses that were cut off before an end"),
+    Metric("sampler_drift", "nats", "max over tokens of |log π of the sampler − of the trainer|"),
+    Metric("ptx_loss", "nats/token", "pre-training text mixed in: mean −log p(next token), over the batch's updates"),
+    Metric("episodes_per_s", "episodes/s", "episodes of a batch / seconds it took; evaluating and saving not counted"),
+    Metric("rollout_frac", "1", "share of those seconds spent sampling"),
+    Metric("heldout_kl_nats", "nats/response", "mean over the held-out prompts' responses of log π/π_ref"),
+    Metric("heldout_proxy", "1", "mean score of them by the reward that is learned from"),
+    Metric("heldout_proxy_stderr", "1", "its standard error"),
+    Metric("heldout_gold", "1", "mean gold score of them"),
+    Metric("heldout_gold_stderr", "1", "its standard error"),
+    Metric("heldout_second", "1", "mean score of them by --heldout-reward, which is not learned from"),
+    Metric("heldout_second_stderr", "1", "its standard error"),
+    Metric("heldout_rouge_l", "1", "mean ROUGE-L F1 with the references, where there are any"),
+    Metric("heldout_response_tokens", "tokens", "mean length of them"),
+    Metric("heldout_no_eot_frac", "1", "share of them that were cut off before an end"),
+    Metric("heldout_repeated_frac", "1", "mean of: longest run of tokens that a response holds twice / its tokens"),
+    Metric("heldout_copied_title_frac", "1", "mean of: longest run of words shared with the title / its words"),
+    Metric("heldout_copied_post_frac", "1", "mean of: longest run of words shared with the longest text / its words"),
+    Metric("heldout_bigram_overlap_frac", "1", "mean of: pairs of words that the query holds too / its pairs"),
+    Metric("heldout_distinct_2_frac", "1", "different pairs of tokens / pairs, of all of them together"),
+    Metric("dpo_loss", "nats/judgement", "DPO: mean over the updates since the last row of a judgement's mean loss"),
+    Metric("implied_margin", "1", "mean over judgements of kl_coef · (log π/π_ref of the better − of the worse)"),
+    Metric("heldout_dpo_loss", "nats/judgement", "the same loss over the dev judgements"),
+    Metric("heldout_implied_margin", "1", "the same margin over the dev judgements"),
+    Metric("heldout_implied_accuracy", "1", "share of their pairs whose better one has the higher implied reward"),
+    Metric("better_log_ratio", "nats/response", "mean over the dev judgements of log π/π_ref of the better ones"),
+    Metric("worse_log_ratio", "nats/response", "likewise of the worse ones"),
+    Metric("kl_loss", "nats/token", "GRPO: the KL in the loss, before its coefficient, weighted as the policy's loss"),
+    Metric("alike_queries_frac", "1", "share of the batch's queries whose responses all have one score: no advantage"),
 )
 _NAMES = {metric.name for metric in METRICS}
 # What a start that was killed at once may have left in an otherwise empty folder.
@@ -163,10 +221,10 @@ class RunFolder:
         with writing(self.path / "metrics.jsonl"):
             _write_all(self._metrics, _line(values))
 
-    def sample(self, *, opt_step: int, prompt: str, text: str) -> None:
-        """Appends one sample of the model's writing to samples.jsonl."""
+    def sample(self, *, opt_step: int, prompt: str, text: str, **more: Any) -> None:
+        """Appends one sample of the model's writing to samples.jsonl; `more` is what is known of it."""
         with writing(self.path / "samples.jsonl"), self._append_to("samples.jsonl") as file:
-            _write_all(file, _line({"opt_step": opt_step, "prompt": prompt, "text": text}))
+            _write_all(file, _line({"opt_step": opt_step, "prompt": prompt, "text": text, **more}))
 
     def close(self) -> None:
         """Closes the files and gives the lock back."""

@@ -39,6 +39,7 @@ from rein.feedback.store import Store
 from rein.progress import Progress
 from rein.report.legible import count, percent
 from rein.run import read_rows
+from rein.text.prompts import FORMATS, format_of
 
 Json = Any
 REFERENCE = "ref"  # the policy's name of what a person wrote, as in the papers' files
@@ -69,14 +70,16 @@ class DrawConfig:
     query: str = setting(
         "", "what a model reads, as 'TITLE: {title}\\n\\nTL;DR:'; without it, the prompt, or all fields"
     )
+    format: str = setting("", f"instead of --query, the format that models were trained with: {', '.join(FORMATS)}")
+    query_tokens: int | None = setting(None, "longest query, instead of the format's", unit="tokens")
     max_new_tokens: int = setting(48, "longest answer of a model", unit="tokens", paper="48 for TL;DR")
     temperature: float = setting(0.7, "of the samples; 0: the likeliest token", paper="0.7")
     top_p: float | None = setting(None, "keep the fewest tokens whose probabilities reach p")
     stop: tuple[str, ...] = setting((), "end an answer before any of these strings")
     best_of: int = setting(1, "above 1: each policy NAME has a twin NAME-boN, the best of so many samples")
     scorer: str = setting(
-        "", "what is best: package.module:Name, called with (context, text); without it, the mean log-probability of "
-        "tokens under the policy itself, which is no judgement of quality",
+        "", "what is best: a run of `rein reward`, or package.module:Name, called with (context, text); without it, "
+        "the mean log-probability of tokens under the policy itself, which is no judgement of quality",
     )  # fmt: skip
     batch: str = setting("batch1", "the items' batch")
     role: str = setting("work", f"the items' role: {', '.join(tables.ITEM_ROLES)}")
@@ -95,6 +98,12 @@ class DrawConfig:
         for name in self.baseline:
             if name not in BASELINES:
                 raise UserError(f"There is no baseline {name!r}.", suggestion(name, BASELINES))
+        if self.format:
+            if self.query:
+                raise UserError("--query and --format both say what a model reads.", "Give one of them.")
+            format_of(self.format, query_tokens=self.query_tokens)
+        elif self.query_tokens is not None:
+            raise UserError("--query-tokens is of a format, and --format is not given.", "Add --format.")
         self.groups()
 
     def paths(self) -> dict[str, Path]:
@@ -201,9 +210,8 @@ def draw(config: DrawConfig) -> None:
         from rein.feedback.policies import Policies  # torch, which nothing else here needs
 
         policies = Policies(config.paths(), device=config.device)
-        wanted = list(
-            plans(prompts, config.groups(), config.n, config.seed, _made_from(config, policies.fingerprints()))
-        )
+        made_from = _made_from(config, policies.fingerprints(), policies.scorer(config.scorer))
+        wanted = list(plans(prompts, config.groups(), config.n, config.seed, made_from))
         left = _unknown(store, project_id, wanted)
         tally = _draw(config, store, project_id, policies, left)
     finally:
@@ -408,10 +416,11 @@ def _turns(groups: Mapping[tuple[str, ...], float], seed: int) -> Iterator[tuple
         yield from some
 
 
-def _made_from(config: DrawConfig, fingerprints: Mapping[str, str]) -> str:
+def _made_from(config: DrawConfig, fingerprints: Mapping[str, str], scorer: str) -> str:
     """All that decides what a policy answers, besides the prompt."""
-    how = [config.max_new_tokens, config.temperature, config.top_p, config.stop, config.best_of, config.scorer]
-    return _sha([how, dict(fingerprints)])
+    how = [config.max_new_tokens, config.temperature, config.top_p, config.stop, config.best_of, scorer]
+    format = [config.format, config.query_tokens] if config.format else []
+    return _sha([[*how, *format], dict(fingerprints)])
 
 
 def _sha(value: Json) -> str:

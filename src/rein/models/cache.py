@@ -1,30 +1,41 @@
 """The cache for decoding: what a model has read, so that the next token costs one position.
 
-The next columns' fused queries, keys and values go in, a layer at a time; what they see of all that was read comes out.
-A dense layer keeps all keys and values, a banded one the last W in a ring. A first reading is attention over a whole
-sequence (attention.py).
+Flow     queries' fused queries, keys and values → what causal attention makes of them, and the keys and values kept
+         the next token's of each sequence, a layer at a time → what it sees of all that its sequence has read
+
+What is written behind one query, several times over, shares the query's keys and values: they are kept once, and read
+once a step for all. Such sequences are a group, each in a place of it:
+
+    columns of a group      · q0 q1 q2 | a0 b0 a1 b1 · ·     a query, right-aligned; then, step by step, a token a place
+    what place b sees         q0 q1 q2 |    b0    b1
+
+A banded layer keeps the last tokens only: of the query as many as the band, of each place a ring of as many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rein.models.attention import causal_attention
 
+Ints = npt.NDArray[np.int64]
+
 
 class Cache:
-    """Keys and values of the positions a model has read, so that the next token costs one position.
+    """Keys and values of queries and of what is written behind them.
 
-    Columns are time. A sequence shorter than its batch is padded on the left by `pad_B` columns, which no other column
-    attends to. A dense layer keeps all `length` columns; a banded one a ring of the last `band`, column c in slot
-    c mod band: attention does not ask in which order its keys lie.
+    `groups` queries of up to `longest_query` tokens are held at a time, and up to `longest_new` tokens behind each in
+    `width` places. A place's number is group · width + place in the group; it sees its query and itself alone.
 
-    `bands` has an entry a layer; `like` gives the device and, but on a CPU, the precision of what is kept. The model
-    calls `attend` once a layer and then adds the columns it has read to `length`.
+    Before a pass of the model `read` or `step` says what it is to read; the pass calls `attend` once a layer.
+    `bands` has an entry a layer.
     """
 
     def __init__(
@@ -33,121 +44,178 @@ class Cache:
         n_head: int,
         d_head: int,
         bands: Sequence[int | None],
-        batch: int,
-        length: int,
-        pad_B: Tensor | None,
-        like: Tensor,
+        groups: int,
+        width: int,
+        longest_query: int,
+        longest_new: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
-        # PyTorch's CPU attention for one query is three times as fast in float32 as in bfloat16, which saves it memory.
-        dtype = torch.float32 if like.device.type == "cpu" else like.dtype
-        self._bands = [None if band is None or band >= length else band for band in bands]
-        shapes = [(batch, n_head, band or length, d_head) for band in self._bands]
-        self._keys, self._values = ([torch.empty(s, dtype=dtype, device=like.device) for s in shapes] for _ in range(2))
-        self._room = length
-        self.length = 0
-        self._set_padding(pad_B)
-
-    def _set_padding(self, pad_B: Tensor | None) -> None:
-        self.pad_B = pad_B if pad_B is not None and bool(pad_B.any()) else None
-        self._longest_pad = 0 if self.pad_B is None else int(self.pad_B.max())
-        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
+        self.width, self.groups = width, groups
+        self._layouts = {band: _Layout.of(band, width, longest_query, longest_new) for band in bands}
+        self._bands = list(bands)
+        shapes = [(groups, n_head, self._layouts[band].columns, d_head) for band in bands]
+        # What nothing was written to is masked, but 0 · NaN would be NaN.
+        self._keys, self._values = ([torch.zeros(s, dtype=dtype, device=device) for s in shapes] for _ in range(2))
+        self._device = device
+        self._lengths_G = np.ones(groups, dtype=np.int64)
+        self._step: _Step | None = None
+        self._groups_N = np.zeros(0, dtype=np.int64)
+        self.length = 0  # the highest position that the next pass reads; the model adds to it, and nobody reads the sum
 
     @property
     def nbytes(self) -> int:
         """Memory of all keys and values."""
         return sum(kept.nbytes for kept in (*self._keys, *self._values))
 
+    def read(self, groups_N: Ints, lengths_N: Ints) -> None:
+        """The next pass reads a query into each of these groups, padded on the right behind these lengths."""
+        self._step, self._groups_N, self.length = None, groups_N, 0
+        self._lengths_G[groups_N] = lengths_N
+
+    def copy(self, sources_N: Ints, targets_N: Ints, *, written: bool = False) -> None:
+        """Puts the queries of some groups into others as if they had been read there, what is `written` too or not."""
+        sources, targets = (torch.from_numpy(groups).to(self._device) for groups in (sources_N, targets_N))
+        self._lengths_G[targets_N] = self._lengths_G[sources_N]
+        for all_kept in (self._keys, self._values):
+            for band, kept in zip(self._bands, all_kept, strict=True):
+                some = kept if written else kept.narrow(2, 0, self._layouts[band].query)
+                some.index_copy_(0, targets, some.index_select(0, sources))
+
+    def step(self, places_B: Ints, index_B: Ints) -> None:
+        """The next pass reads one token of each of these places: its query's continuation at this index from 0."""
+        self._step = _Step(self, places_B, index_B)
+        self.length = int(self._step.positions_B.max())
+
     def positions(self, T: int) -> Tensor:
-        """Position embeddings' indices of the next T columns: (T,), or (B, T) where there is padding."""
-        columns = torch.arange(self.length, self.length + T, device=self._keys[0].device)
-        return columns if self.pad_B is None else (columns - self.pad_B[:, None]).clamp(min=0)
+        """Position embeddings' indices of the next pass: (T,) of queries, (B, 1) of one token a place."""
+        if self._step is None:
+            return torch.arange(T, device=self._device)
+        return torch.from_numpy(self._step.positions_B).to(self._device)[:, None]
 
     def attend(self, layer: int, qkv_BT3I: Tensor) -> Tensor:
-        """Adds the next T columns to a layer, and what they see of all that it has read.
+        """Adds what is read to a layer, and what it sees of all that its sequence has read.
 
-        Shapes   qkv_BT3I (B, T, 3 · H · E) as for `causal_attention`; returns (B, T, H · E).
+        Shapes   qkv_BT3I (B, T, 3 · H · E) as for `causal_attention`, T = 1 in a step; returns (B, T, H · E).
         """
         keys, values, band = self._keys[layer], self._values[layer], self._bands[layer]
-        B, H, size, E = keys.shape
-        T, start = qkv_BT3I.shape[1], self.length
-        stop = start + T
-        assert stop <= self._room, f"{stop} columns do not fit in a cache of {self._room}"
-        q, k, v = qkv_BT3I.view(B, T, 3, H, E).to(keys.dtype).permute(2, 0, 3, 1, 4).unbind()
-        if band is not None and start > 0 and T > 1:  # the first new query sees keys that the last new ones replace
-            all_keys, all_values = (
-                torch.cat([kept.narrow(2, 0, min(start, size)), new], dim=2) for kept, new in ((keys, k), (values, v))
-            )
-        else:
-            all_keys, all_values = keys.narrow(2, 0, min(stop, size)), values.narrow(2, 0, min(stop, size))
-        self._write(keys, k)
-        self._write(values, v)
-        if start == 0 and T > 1:
-            return causal_attention(qkv_BT3I, H, band=band, documents_BT=self._padding(T))
-        out_BHTE = F.scaled_dot_product_attention(q, all_keys, all_values, attn_mask=self._mask(T, band))
-        return out_BHTE.transpose(1, 2).reshape(B, T, H * E).to(qkv_BT3I.dtype)
+        _, H, _, E = keys.shape
+        B, T, _ = qkv_BT3I.shape
+        if self._step is None:
+            self._keep(layer, qkv_BT3I)
+            return causal_attention(qkv_BT3I, H, band=band)
+        assert T == 1, f"a step reads one token a place, not {T}"
+        step = self._step
+        view = step.views[band]
+        q, k, v = qkv_BT3I.view(B, 3, H, E).to(keys.dtype).unbind(1)
+        keys[step.groups_B, :, view.columns_B] = k
+        values[step.groups_B, :, view.columns_B] = v
+        G, W, I = step.groups, self.width, H * E
+        # Rows without a token are places that nothing is written in now: what comes out there is not read.
+        q_PI = q.reshape(B, I)
+        if not step.whole:
+            q_PI = q_PI.new_zeros(G * W, I).index_copy_(0, step.places_B, q_PI)
+        seen = slice(view.start, view.stop)
+        mixed_GHWE = F.scaled_dot_product_attention(
+            q_PI.view(G, W, H, E).transpose(1, 2), keys[:G, :, seen], values[:G, :, seen], attn_mask=view.mask
+        )
+        out_PI = mixed_GHWE.transpose(1, 2).reshape(G * W, I)
+        out_BI = out_PI if step.whole else out_PI.index_select(0, step.places_B)
+        return out_BI[:, None].to(qkv_BT3I.dtype)
 
-    def take(self, rows: Tensor) -> None:
-        """Keeps these rows of the batch, in this order; a row may be taken more than once.
+    def _mask(self, seen_GWS: npt.NDArray[np.bool_]) -> Tensor:
+        """What is added to scores: PyTorch would make it of booleans in every layer anew."""
+        mask = torch.from_numpy(np.where(seen_GWS, np.float32(0), np.float32(-np.inf)))
+        return mask.to(self._device, self._keys[0].dtype)[:, None]
 
-        Shapes   rows (any number,) int64.
-        """
-        for all_kept in (self._keys, self._values):
-            for layer, kept in enumerate(all_kept):
-                used = min(self.length, kept.shape[2])
-                taken = kept.narrow(2, 0, used).index_select(0, rows)
-                if len(rows) != len(kept):
-                    all_kept[layer] = kept.new_empty(len(rows), *kept.shape[1:])
-                all_kept[layer].narrow(2, 0, used).copy_(taken)
-        self._set_padding(None if self.pad_B is None else self.pad_B[rows])
-
-    def _write(self, kept: Tensor, new_BHTE: Tensor) -> None:
-        """Puts the next columns in their slots: one after the other, round the ring where the layer is banded."""
-        T, size, slot = new_BHTE.shape[2], kept.shape[2], self.length % kept.shape[2]
-        if slot + T <= size:
-            kept.narrow(2, slot, T).copy_(new_BHTE)
-        else:
-            stop, last = self.length + T, min(T, size)
-            slots = torch.arange(stop - last, stop, device=kept.device) % size
-            kept.index_copy_(2, slots, new_BHTE[:, :, T - last :])
-
-    def _padding(self, T: int) -> Tensor | None:
-        """Padding and text as two documents."""
-        if self.pad_B is None:
-            return None
-        return (torch.arange(T, device=self.pad_B.device) >= self.pad_B[:, None]).int()
-
-    def _mask(self, T: int, band: int | None) -> Tensor | None:
-        """Which keys each of the next T queries sees, (B or 1, 1, T, keys); None where it is all of them."""
-        start, stop = self.length, self.length + T
-        oldest = 0 if band is None else max(0, stop - band)
-        if T == 1 and self._longest_pad <= oldest:
-            return None
-        key = start, T, band
-        if key not in self._masks:
-            self._masks = {other: mask for other, mask in self._masks.items() if other[:2] == key[:2]}
-            self._masks[key] = self._make_mask(T, band)
-        return self._masks[key]
-
-    def _make_mask(self, T: int, band: int | None) -> Tensor:
-        device, start, stop = self._keys[0].device, self.length, self.length + T
-        query, column = torch.arange(start, stop, device=device)[:, None], torch.arange(stop, device=device)
-        if band is not None:
-            column = (
-                in_ring(stop, band, device) if T == 1 else torch.cat([in_ring(start, band, device), column[start:]])
-            )
-        seen = column <= query
-        if band is not None:
-            seen = seen & (column > query - band)
-        if self.pad_B is not None:  # a padding query sees itself: a softmax over nothing would be NaN
-            seen = (seen & (column >= self.pad_B[:, None, None])) | (column == query)
-        return seen[:, None] if seen.dim() == 3 else seen
+    def _keep(self, layer: int, qkv_NT3I: Tensor) -> None:
+        """Puts the ends of queries where the columns of what follows them begin."""
+        N, T, _ = qkv_NT3I.shape
+        _, H, _, E = self._keys[layer].shape
+        n_query = self._layouts[self._bands[layer]].query
+        kept = min(T, n_query)
+        lengths_N = self._lengths_G[self._groups_N]
+        groups = torch.from_numpy(self._groups_N).to(self._device)
+        _, k, v = qkv_NT3I.view(N, T, 3, H, E).permute(2, 0, 3, 1, 4).unbind()
+        if bool((lengths_N == T).all()):
+            k, v = k[:, :, T - kept :], v[:, :, T - kept :]
+        else:  # of a query shorter than `kept`, what stands before it is never seen
+            index_NK = (lengths_N[:, None] - kept + np.arange(kept)).clip(min=0)
+            index = torch.from_numpy(index_NK).to(self._device)[:, None, :, None].expand(N, H, kept, E)
+            k, v = k.gather(2, index), v.gather(2, index)
+        for cache, new in ((self._keys[layer], k), (self._values[layer], v)):
+            cache.narrow(2, n_query - kept, kept).index_copy_(0, groups, new.to(cache.dtype))
 
 
-def in_ring(read: int, band: int, device: torch.device) -> Tensor:
-    """The column in each slot of a ring after `read` columns, which are put in slot c mod band.
+@dataclass(frozen=True)
+class _Layout:
+    """The columns of one kind of layer: of a query's end, and of so many steps of `width` tokens."""
 
-    Example  >>> in_ring(2, 4, torch.device("cpu")).tolist(), in_ring(6, 4, torch.device("cpu")).tolist()
-             ([0, 1], [4, 5, 2, 3])
+    band: int | None
+    query: int
+    steps: int
+    width: int
+
+    @classmethod
+    def of(cls, band: int | None, width: int, longest_query: int, longest_new: int) -> _Layout:
+        limit = longest_query + longest_new if band is None else band
+        return cls(band, min(longest_query, limit), min(max(longest_new, 1), limit), width)
+
+    @property
+    def columns(self) -> int:
+        return self.query + self.steps * self.width
+
+
+@dataclass(frozen=True)
+class _View:
+    """What a step reads of one kind of layer, and where it writes."""
+
+    columns_B: Tensor
+    start: int
+    stop: int
+    mask: Tensor | None  # (groups or 1, 1, width, stop − start), 0 or −∞; None where everything is seen
+
+
+class _Step:
+    """Which token of which place is read, and what it sees: the same for all layers of a kind."""
+
+    def __init__(self, cache: Cache, places_B: Ints, index_B: Ints) -> None:
+        W = cache.width
+        groups_B = places_B // W
+        self.groups = int(groups_B.max()) + 1
+        self.positions_B = cache._lengths_G[groups_B] + index_B
+        self.whole = len(places_B) == self.groups * W and bool((places_B == np.arange(len(places_B))).all())
+        self.places_B, self.groups_B = (torch.from_numpy(x).to(cache._device) for x in (places_B, groups_B))
+        lengths_G, index_GW = cache._lengths_G[: self.groups], np.zeros((self.groups, W), dtype=np.int64)
+        index_GW.reshape(-1)[places_B] = index_B
+        longest = int(lengths_G[groups_B].max())
+        if W == 1 and self.whole and len(set(index_B)) == 1 and len(set(lengths_G)) == 1:  # all see the same columns
+            lengths_G, index_GW = lengths_G[:1], index_GW[:1]
+        self.views: dict[int | None, _View] = {}
+        for band, layout in cache._layouts.items():
+            columns_B = layout.query + index_B % layout.steps * W + places_B % W
+            start = max(0, layout.query - longest)
+            stop = layout.query + W * min(int(index_B.max()) + 1, layout.steps)
+            seen_GWS = _seen(layout, lengths_G, index_GW)[:, :, start:stop]
+            mask = None if seen_GWS.all() else cache._mask(seen_GWS)
+            self.views[band] = _View(torch.from_numpy(columns_B).to(cache._device), start, stop, mask)
+
+
+def _seen(layout: _Layout, lengths_G: Ints, index_GW: Ints) -> npt.NDArray[np.bool_]:
+    """Which columns each place's newest token sees, at its index behind queries of these lengths: (G, W, columns).
+
+    Example  >>> layout = _Layout.of(None, 2, 2, 2)
+             >>> _seen(layout, np.array([1]), np.array([[0, 1]])).astype(int).tolist()
+             [[[0, 1, 1, 0, 0, 0], [0, 1, 0, 1, 0, 1]]]
     """
-    slots = torch.arange(min(read, band), device=device)
-    return read - 1 - (read - 1 - slots) % band
+    (G, W), steps = index_GW.shape, np.arange(layout.steps)
+    # How far back each column's token lies.
+    before_GQ = lengths_G[:, None] - layout.query + np.arange(layout.query)  # positions of the query's columns
+    back_GWQ = (lengths_G[:, None] + index_GW)[..., None] - before_GQ[:, None]
+    back_GWT = (index_GW[..., None] - steps) % layout.steps
+    seen_GWQ = np.broadcast_to((before_GQ >= 0)[:, None], back_GWQ.shape)
+    seen_GWT = back_GWT <= index_GW[..., None]
+    if layout.band is not None:
+        seen_GWQ, seen_GWT = seen_GWQ & (back_GWQ < layout.band), seen_GWT & (back_GWT < layout.band)
+    own_GWTW = seen_GWT[..., None] & np.eye(W, dtype=bool)[:, None]
+    return np.concatenate([seen_GWQ, own_GWTW.reshape(G, W, -1)], axis=2)

@@ -31,7 +31,6 @@ from rein.models.machine import autocast, resolve_device, resolve_precision
 from rein.text.tasks import Example
 
 HEAD = "head.safetensors"
-BEST = "best"  # of a run folder: the model of its best epoch
 
 
 def pretrained(path: Path, model_class: type[GPT] = GPT, *, dropout: float | None = None) -> tuple[GPT, Tokenizer]:
@@ -39,7 +38,7 @@ def pretrained(path: Path, model_class: type[GPT] = GPT, *, dropout: float | Non
 
     Raises   UserError when `path` holds no model, no tokenizer, or two that do not belong together.
     """
-    folder = checkpoint.latest(path)
+    folder = checkpoint.chosen(path)
     if (folder / "rein.json").exists():
         checkpoint.verify(folder)
     config, tokenizer = read_config(folder), load_tokenizer(folder)
@@ -76,10 +75,10 @@ def load(path: Path, model_class: type[GPT] = GPT) -> tuple[FineTuned, Tokenizer
 
     Raises   UserError when there is none, or it is damaged.
     """
-    folder = path / BEST if (path / BEST).is_dir() else path
+    folder = path / checkpoint.BEST if (path / checkpoint.BEST).is_dir() else path
     if not (folder / HEAD).exists():
         raise UserError(
-            f"{path} holds no fine-tuned model: it has no {BEST}/{HEAD}.",
+            f"{path} holds no fine-tuned model: it has no {checkpoint.BEST}/{HEAD}.",
             "Give the --out folder of `rein finetune`, after its first epoch.",
         )
     checkpoint.verify(folder)

@@ -245,30 +245,37 @@ class GPT(nn.Module):
         """From here on, forward passes in training mode drop what this seed says."""
         self._seed = seed
 
-    def cache(self, batch: int, length: int, *, pad_B: Tensor | None = None) -> Cache:
-        """An empty cache for `batch` sequences of up to `length` tokens, padded on the left by `pad_B`."""
-        bands = [self.config.band_of_layer(layer) for layer in range(self.config.n_layer)]
-        d_head = self.config.d_inner // self.config.n_head
+    def cache(
+        self, groups: int, longest_query: int, longest_new: int, *, width: int = 1, precision: str = "fp32"
+    ) -> Cache:
+        """An empty cache for `groups` queries, each with `width` places to write behind it (models/cache.py)."""
+        device = self.wte.device
+        # PyTorch's CPU attention for one query is three times as fast in float32 as in bfloat16 (docs/log.md).
+        on_gpu = torch.bfloat16 if precision == "bf16" else self.wte.dtype
         return Cache(
             n_head=self.config.n_head,
-            d_head=d_head,
-            bands=bands,
-            batch=batch,
-            length=length,
-            pad_B=pad_B,
-            like=self.wte,
+            d_head=self.config.d_inner // self.config.n_head,
+            bands=[self.config.band_of_layer(layer) for layer in range(self.config.n_layer)],
+            groups=groups,
+            width=width,
+            longest_query=longest_query,
+            longest_new=longest_new,
+            device=device,
+            dtype=torch.float32 if device.type == "cpu" else on_gpu,
         )
 
     def forward(self, tokens_BT: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> Tensor:
         """Logits of the next token at every position, or at the last one only.
 
-        Shapes   tokens_BT (B, T) int64; returns (B, T, V), or (B, 1, V). With a cache, T new positions follow
-                 those it holds.
+        Shapes   tokens_BT (B, T) int64; returns (B, T, V), or (B, 1, V). With a cache, they are what it was told that
+                 the pass reads.
         Raises   UserError when the sequence is longer than n_ctx.
         """
         x_BTD, wte_VD = self.states(tokens_BT, cache)
-        if last_only:
-            x_BTD = x_BTD[:, -1:]
+        return self.logits(x_BTD[:, -1:] if last_only else x_BTD, wte_VD)
+
+    def logits(self, x_BTD: Tensor, wte_VD: Tensor) -> Tensor:
+        """Logits of the next token, (B, T, V), from what `states` gives."""
         if self.packed_head is not None:
             return self.packed_head(x_BTD)
         return self.vocabulary.logits(x_BTD, wte_VD)

@@ -287,7 +287,7 @@ def load_model(path: Path, *, device: str = "cpu") -> tuple[GPT, Tokenizer]:
 
     Raises   UserError when the folder is no model's, is damaged, or holds a model that this program is not.
     """
-    folder = checkpoint.latest(path)
+    folder = checkpoint.chosen(path)
     if (folder / "rein.json").exists():
         checkpoint.verify(folder)
     model = GPT(read_config(folder))

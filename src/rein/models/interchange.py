@@ -256,7 +256,7 @@ def _check_new(out: Path) -> None:
 
 
 def _config_of(path: Path) -> GPTConfig:
-    return read_config(checkpoint.latest(path))
+    return read_config(checkpoint.chosen(path))
 
 
 def _about(model: GPT, tokenizer: Tokenizer, *, made_by: str, source: str) -> dict[str, object]:

@@ -134,7 +134,7 @@ def _one_seed(config: FinetuneConfig, model_class: type[GPT]) -> None:
                     saved_at = time.monotonic()
                 if interrupted and position.opt_step < total:
                     raise KeyboardInterrupt
-        scores = checkpoint.read_about(run.path / fine_tuned.BEST)["scores"]
+        scores = checkpoint.read_about(run.path / checkpoint.BEST)["scores"]
         write_atomically(run.path / "scores.json", json.dumps(scores, indent=2) + "\n")
 
 
@@ -226,7 +226,7 @@ def _evaluate(
     best = position.best_score is None or value > position.best_score
     if best:
         position.best_score = value
-        _save(run.path / fine_tuned.BEST, config, net, tokenizer, position, scores=scores,
+        _save(run.path / checkpoint.BEST, config, net, tokenizer, position, scores=scores,
               predictions="".join(map(_line, predictions)))  # fmt: skip
     write_report(run.path)
     shown = "; ".join(f"{row['file']} {_shown(row)}" for row in scores)

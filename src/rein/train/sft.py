@@ -1,0 +1,379 @@
+"""The supervised start: a pre-trained GPT learns to answer from demonstrations, from top to bottom.
+
+    rows ─ demonstrations.py → tokens ─ batches, or packed rows → GPT → loss of the responses → clip → AdamW
+                after each epoch: the held-out loss, samples, and their score by a reward model; the best is kept
+
+    loss = −(1 / tokens of all responses of the batch) · Σ log π(token | query, tokens before)
+
+Each token counts alike, whatever piece of the batch it is computed in, packed or not. Batches, dropout and samples of
+an update are functions of the seed and its number alone: a run that is killed ends with the same weights, to the bit.
+Source   Stiennon 2020, App. B.1; Ouyang 2022, section 3.5 and App. C.1: there the held-out loss is best after one
+         epoch, and a reward model's score and people's preference after more.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rein import checkpoint, optim
+from rein.bpe.tokenizer import Tokenizer
+from rein.config import to_dict
+from rein.distributed import interruptible
+from rein.errors import UserError
+from rein.feedback.policies import Policies
+from rein.models import fine_tuned, rows
+from rein.models.gpt import GPT
+from rein.models.huggingface import end_of_text, load_weights, save_model
+from rein.models.machine import autocast, keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
+from rein.models.ops import site_seed
+from rein.models.residual_dropout import ResidualDropout
+from rein.models.reward import Reward, load_reward
+from rein.models.rollout import rollouts
+from rein.progress import Progress
+from rein.report.page import write_report
+from rein.run import RunFolder
+from rein.text.prompts import PromptFormat, decode_response, format_of, within
+from rein.train.demonstrations import Demonstration, Demonstrations, groups, pad_note, read
+from rein.train.sft_config import SFTConfig, known
+
+_SHOWN_SAMPLES = 8  # of an evaluation, in samples.jsonl
+
+
+@dataclass
+class Position:
+    """How far a run is: all that its next update depends on, besides weights and optimiser."""
+
+    opt_step: int = 0
+    tokens: int = 0  # of queries and responses trained on, padding not counted
+    wall_s: float = 0.0
+    best: float | None = None  # of what --select says
+    data_sha256: str = ""  # of the demonstrations: others under the same name are another run
+    parent: str = ""  # digest of the weights that it began from
+    losses: list[float] = field(default_factory=list)  # of the updates since the last row of metrics
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a model is asked at an evaluation, and what scores its answers."""
+
+    tokenizer: Tokenizer
+    format: PromptFormat
+    asked: tuple[Demonstration, ...]
+    max_new_tokens: int
+    reward: Reward | None
+
+
+def sft(config: SFTConfig) -> Path:
+    """Teaches a model to answer as demonstrations do, and returns the run folder.
+
+    RUN/best is what --select chooses among the epochs: the lowest held-out loss, or the highest score of samples. The
+    loss is of the responses alone. Ctrl-C saves and stops; the same command goes on, to the same weights. The defaults
+    are those of the paper that --preset names.
+
+    Examples
+      rein sft runs/gpt --data docstrings.jsonl --format docstring --learning-rate 3e-4 --out runs/sft
+      rein sft runs/gpt2 --data tldr.jsonl --query-tokens 512 --out runs/tldr
+      rein sft runs/gpt --store labels.db --project written --format instruct --out runs/written
+      rein sft runs/gpt --data tasks.jsonl --preset instructgpt2022 --reward runs/reward --samples 64 --out runs/sft
+    """
+    config = config.settled()
+    keep_freed_memory()
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    model, tokenizer = fine_tuned.pretrained(config.checkpoint, ResidualDropout)
+    assert isinstance(model, ResidualDropout), "it was asked for"
+    if end_of_text(model.config, tokenizer) is None:
+        raise UserError(
+            f"{config.checkpoint} has no end-of-text token, so it cannot learn where a response ends.",
+            "Start from a model that was pre-trained with one.",
+        )
+    model.set_dropout(known(config.residual_dropout))
+    model.to(device)
+    format = within(
+        format_of(known(config.format), query_tokens=config.query_tokens, response_tokens=config.response_tokens),
+        model.config.n_ctx,
+    )
+    data = read(config, format, tokenizer, n_ctx=model.config.n_ctx)
+    judge = _judge(config, format, tokenizer, data, model.config.n_ctx, device, precision)
+    begun = Position(
+        data_sha256=data.sha256(), parent=Policies({"": config.checkpoint}).fingerprints()[""],
+    )  # fmt: skip
+    total = known(config.epochs) * _per_epoch(config, data)
+    with RunFolder(config.out, config) as run, interruptible() as interrupted:
+        position = _start(run, config, model, begun)
+        optimizer = torch.optim.AdamW(
+            optim.decayed_and_not(model), lr=known(config.learning_rate), eps=known(config.adam_eps), fused=True,
+            betas=(known(config.adam_b1), known(config.adam_b2)), weight_decay=known(config.weight_decay),
+        )  # fmt: skip
+        if position.opt_step:
+            checkpoint.read_training_state(checkpoint.latest(run.path) / checkpoint.STATE, model, optimizer)
+            run.truncate_after(position.opt_step)
+        _describe(config, model, data, judge, precision, position)
+        saved_at, logged, busy_s = time.monotonic(), position.tokens, 0.0
+        with Progress("supervised start", total=total, unit="updates", start=position.opt_step) as bar:
+            if position.opt_step == 0:
+                bar.say(_evaluate(run, config, model, judge, data.heldout, position, precision))
+            while position.opt_step < total:
+                began = time.monotonic()
+                row = _update(config, model, optimizer, data.train, position, total, precision)
+                busy_s += time.monotonic() - began
+                position.wall_s += time.monotonic() - began
+                evaluates = _evaluates(config, position.opt_step, _per_epoch(config, data))
+                if position.opt_step % config.log_every_updates == 0 or evaluates:
+                    _log(run, position, row, (position.tokens - logged) / busy_s)
+                    logged, busy_s = position.tokens, 0.0
+                bar.advance(1, note=f"loss {row['loss']:.3f}")
+                if evaluates:
+                    bar.say(_evaluate(run, config, model, judge, data.heldout, position, precision))
+                if evaluates or interrupted or time.monotonic() - saved_at > config.checkpoint_every_s:
+                    folder = checkpoint.step_folder(run.path / "checkpoints", position.opt_step)
+                    _save(folder, config, model, tokenizer, position, optimizer=optimizer)
+                    checkpoint.prune(run.path / "checkpoints", config.keep_checkpoints)
+                    saved_at = time.monotonic()
+                if interrupted and position.opt_step < total:
+                    raise KeyboardInterrupt
+    scores = checkpoint.read_about(config.out / checkpoint.BEST)["scores"]
+    print(f"{config.out / checkpoint.BEST}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    return config.out
+
+
+def _per_epoch(config: SFTConfig, data: Demonstrations) -> int:
+    return math.ceil(len(data.train) / known(config.demonstrations_per_batch))
+
+
+def _evaluates(config: SFTConfig, opt_step: int, per_epoch: int) -> bool:
+    every = config.evaluate_every_updates
+    return opt_step % per_epoch == 0 or bool(every and opt_step % every == 0)
+
+
+# ------------------------------------------------------------------------------------------------ one update
+
+
+def _update(
+    config: SFTConfig,
+    model: GPT,
+    optimizer: torch.optim.Optimizer,
+    train: Sequence[Demonstration],
+    position: Position,
+    total: int,
+    precision: str,
+) -> dict[str, float]:
+    """Adds up the gradients of one batch, and changes the weights. Returns the numbers of the update."""
+    size = known(config.demonstrations_per_batch)
+    epoch, place = divmod(position.opt_step, math.ceil(len(train) / size))
+    order = np.random.default_rng([config.seed, epoch]).permutation(len(train))
+    batch = [train[number] for number in order[place * size : (place + 1) * size]]
+    n_learned = sum(each.n_learned for each in batch)
+    model.train()
+    loss = torch.zeros((), device=model.wte.device)
+    for number, group in enumerate(groups(batch, n_ctx=model.config.n_ctx, at_once=config.tokens_at_once,
+                                          pack=config.pack)):  # fmt: skip
+        model.seed_dropout(site_seed(config.seed, position.opt_step, 1 + number))
+        part = loss_of(model, [batch[i] for i in group], precision, pack=config.pack) / n_learned
+        part.backward()
+        loss += part.detach()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), known(config.clip_norm) or math.inf).item()
+    loss_ = loss.item()
+    if not (math.isfinite(loss_) and math.isfinite(norm)):
+        raise UserError(
+            f"Update {position.opt_step + 1} has loss {loss_} and gradient norm {norm}. The weights were not changed "
+            "by it, and every saved checkpoint is good.",
+            f"Start again with a lower --learning-rate (it is {config.learning_rate}), or --precision fp32.",
+        )
+    rate = known(config.learning_rate) * optim.warmup_cosine(
+        position.opt_step, warmup_tokens=known(config.warmup_frac) * total, decay_tokens=total,
+        final_frac=known(config.final_frac),
+    )  # fmt: skip
+    for parameters in optimizer.param_groups:
+        parameters["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    position.opt_step += 1
+    position.tokens += sum(len(each.completion) for each in batch)
+    position.losses.append(loss_)
+    return {"loss": loss_, "grad_norm": norm, "learning_rate": rate}
+
+
+def loss_of(model: GPT, some: Sequence[Demonstration], precision: str, *, pack: bool = False) -> Tensor:
+    """−Σ log π over all tokens of these demonstrations that are learned: a sum, in float32."""
+    device = model.wte.device
+    laid = rows.lay_out([each.completion for each in some], width=model.config.n_ctx if pack else None).to(device)
+    learned_M = torch.tensor([one for each in some for one in each.learned], device=device)
+    with autocast(device, precision):
+        logprobs_M = rows.logprobs(model, laid)
+    return -torch.where(learned_M, logprobs_M, 0.0).sum()
+
+
+# ------------------------------------------------------------------------------------------------ evaluation
+
+
+def _judge(
+    config: SFTConfig, format: PromptFormat, tokenizer: Tokenizer, data: Demonstrations, n_ctx: int,
+    device: torch.device, precision: str,
+) -> Judge:  # fmt: skip
+    known_length = format_of(format.name, response_tokens=config.response_tokens).response_tokens
+    length = min(config.sample_tokens, known_length or config.sample_tokens, n_ctx - 1)
+    reward = None
+    if config.reward:
+        reward = load_reward(config.reward, tokenizer, device=device, precision=precision,
+                             tokens_at_once=config.tokens_at_once)  # fmt: skip
+        n_ctx = min(n_ctx, reward.n_ctx or n_ctx)
+    fit = [each for each in data.heldout if len(each.asked) + length <= n_ctx]
+    order = np.random.default_rng([config.seed, 1]).permutation(len(fit))[: config.samples]
+    if reward is not None and not len(order):
+        raise UserError(
+            f"No held-out query leaves room for a sample of {length} tokens in a context of {n_ctx}.",
+            "Lower --sample-tokens or --query-tokens.",
+        )
+    return Judge(tokenizer, format, tuple(fit[place] for place in order), length, reward)
+
+
+@torch.no_grad()
+def _evaluate(
+    run: RunFolder,
+    config: SFTConfig,
+    model: GPT,
+    judge: Judge,
+    heldout: Sequence[Demonstration],
+    position: Position,
+    precision: str,
+) -> str:
+    """Measures the model, keeps some of its answers, and keeps it where it is the best so far."""
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64)
+    for group in groups(heldout, n_ctx=model.config.n_ctx, at_once=config.tokens_at_once, pack=config.pack):
+        total += loss_of(model, [heldout[place] for place in group], precision, pack=config.pack).double().cpu()
+    scores = {"heldout_loss": total.item() / sum(each.n_learned for each in heldout)}
+    scores |= _answer(run, config, model, judge, position, precision)
+    run.log(opt_step=position.opt_step, tokens=position.tokens, wall_s=round(position.wall_s, 3), **scores)
+    said = f"after update {position.opt_step:,}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    goodness = scores["heldout_reward"] if config.select == "reward" else -scores["heldout_loss"]
+    best = position.opt_step > 0 and (position.best is None or goodness > position.best)
+    if best:
+        position.best = goodness
+        _save(run.path / checkpoint.BEST, config, model, judge.tokenizer, position, scores=scores)
+    write_report(run.path)
+    return said + ", the best so far" * best
+
+
+def _answer(
+    run: RunFolder, config: SFTConfig, model: GPT, judge: Judge, position: Position, precision: str
+) -> dict[str, float]:
+    """Writes what the model answers to some queries, and returns what is to be said of it, with its mean score.
+
+    Every evaluation draws with the same random numbers, so that what differs is the model.
+    """
+    if not judge.asked:
+        return {}
+    written = rollouts(
+        model, [each.asked for each in judge.asked], max_new_tokens=judge.max_new_tokens, precision=precision,
+        temperature=config.temperature, seed=config.seed, eot_id=judge.tokenizer.eot_id,
+    ).completions  # fmt: skip
+    texts = [decode_response(one.response, judge.tokenizer, judge.format) for one in written]
+    found = {
+        "heldout_response_tokens": statistics.fmean(len(one.response) for one in written),
+        "heldout_no_eot_frac": statistics.fmean(one.response[-1] != judge.tokenizer.eot_id for one in written),
+    }
+    scores: list[float] = []
+    if judge.reward is not None:
+        scores = judge.reward.scores(written, [each.query.fields for each in judge.asked], texts).tolist()
+        found["heldout_reward"] = statistics.fmean(scores)
+    for number, (each, text) in enumerate(zip(judge.asked[:_SHOWN_SAMPLES], texts, strict=False)):
+        more = {"reference": each.query.reference, **({"score": scores[number]} if scores else {})}
+        run.sample(opt_step=position.opt_step, prompt=each.query.text, text=text, **more)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- the run
+
+
+def _start(run: RunFolder, config: SFTConfig, model: GPT, begun: Position) -> Position:
+    """Where a new run begins; or the run's last checkpoint, with where it stood."""
+    if not checkpoint.all_steps(run.path / "checkpoints"):
+        if run.resumed:
+            run.truncate_after(-1)
+        return begun
+    folder = checkpoint.latest(run.path)
+    checkpoint.verify(folder)
+    position = Position(**checkpoint.read_about(folder)["position"])
+    for what, now, then in (
+        ("The demonstrations have", begun.data_sha256, position.data_sha256),
+        (f"The model {config.checkpoint} has", begun.parent, position.parent),
+    ):
+        if now != then:
+            raise UserError(f"{what} changed since {config.out} began.", "Restore it, or choose another --out.")
+    load_weights(model, folder)
+    return position
+
+
+def _save(
+    folder: Path,
+    config: SFTConfig,
+    model: GPT,
+    tokenizer: Tokenizer,
+    position: Position,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    scores: dict[str, float] | None = None,
+) -> None:
+    """A checkpoint to go on from, with the optimiser; or the best weights, with their scores."""
+
+    def write(part: Path) -> None:
+        save_model(part, model, tokenizer)
+        if optimizer is not None:
+            checkpoint.write_training_state(part / checkpoint.STATE, model, optimizer)
+
+    about: dict[str, Any] = {
+        "format": "rein-checkpoint-1",
+        "made_by": "sft",
+        "position": asdict(position),
+        "config": to_dict(config),
+        "model": asdict(model.config),
+        "tokenizer_sha256": tokenizer.sha256(),
+        "parents": [position.parent],
+        "scores": scores or {},
+    }
+    checkpoint.save(folder, write, about)
+
+
+def _log(run: RunFolder, position: Position, row: dict[str, float], rate: float) -> None:
+    run.log(
+        opt_step=position.opt_step,
+        tokens=position.tokens,
+        wall_s=round(position.wall_s, 3),
+        train_loss=statistics.fmean(position.losses),
+        learning_rate=row["learning_rate"],
+        grad_norm=row["grad_norm"],
+        tokens_per_s=rate,
+        peak_rss_bytes=peak_rss_bytes(),
+    )
+    position.losses.clear()
+
+
+def _describe(
+    config: SFTConfig, model: GPT, data: Demonstrations, judge: Judge, precision: str, position: Position
+) -> None:
+    shape, differs, pad = model.config, config.differs(), pad_note(config.checkpoint)
+    lines = [
+        f"model      {config.checkpoint}: {shape.n_layer} layers, {shape.n_embd} wide, context {shape.n_ctx}",
+        *([f"           {pad}"] if pad else []),
+        f"preset     {config.preset}" + (f", but for {'; '.join(differs)}" if differs else ""),
+        f"format     {judge.format.name}: queries of up to {judge.format.query_tokens:,} tokens, responses of "
+        f"{judge.format.response_tokens:,}",
+        *(f"data       {note}" for note in data.notes),
+        f"machine    {model.wte.device}, {precision}, {torch.get_num_threads()} threads",
+        f"run        {config.out}, seed {config.seed}"
+        + f", from update {position.opt_step:,}" * bool(position.opt_step),
+    ]
+    print("\n".join(lines), file=sys.stderr)
