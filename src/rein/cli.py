@@ -56,6 +56,7 @@ COMMANDS = (
     Command("reward", "rein.train.reward:reward", "a reward model of what people said: pairs, rankings, ties, trust"),
     Command("reward score", "rein.evals.reward_score:score", "what a reward model gives to answers in a file"),
     Command("ppo", "rein.train.ppo:ppo", "a policy that writes what a reward scores high, by PPO or PPO-ptx"),
+    Command("ppo presets", "rein.train.presets_command:presets", "where the papers' PPO differ, and what they left open"),
     Command("dpo", "rein.train.dpo:dpo", "a policy straight from what people preferred, without a reward model"),
     Command("grpo", "rein.train.grpo:grpo", "the same rewards without a value network: GRPO, RLOO"),
     Command("best-of-n", "rein.evals.best_of_n_command:best_of_n", "the best of N samples: its curve, or its texts"),
