@@ -5,7 +5,8 @@
 
 Work      one set of weights for all: 6 layers, 384 wide, 128 positions, a vocabulary of 8,192 from this Python's own
           documentation. Policy, reference, reward model and value network are of that size, as random as they begin.
-          ppo      64 episodes an update, queries of 64 tokens, responses of 32, 4 passes over them, one minibatch
+          ppo      64 episodes an update, queries of 64 tokens (ours have an end-of-text token before them), responses
+                   of 32, 4 passes over them, one minibatch
           reward   pairs of responses of 32 tokens to the same queries, 64 pairs an update
 Peer      TRL 1.12.0, the last release with a PPOTrainer (trl.experimental.ppo), and its RewardTrainer; one process
           each, with all cores. Its own micro-batches are tried, 64 and 16 sequences; the faster is compared.
@@ -118,7 +119,7 @@ def prepare(work: Path, updates: int) -> None:
         pairs.append({"prompt": texts[0], "chosen": texts[1], "rejected": texts[2]})
         if len(pairs) >= 4 * wanted:
             break
-    for name, some in (("prompts.jsonl", rows), ("pairs.jsonl", pairs)):
+    for name, some in (("prompts.jsonl", rows), ("pairs.jsonl", pairs[: PAIRS * (updates + 2)])):
         (work / name).write_text("".join(json.dumps(row) + "\n" for row in some))
 
 
@@ -143,7 +144,7 @@ def rein_ppo(work: Path, precision: str, updates: int, name: str) -> float:
     ppo(
         PPOConfig(
             policy=work / "policy", reward=str(work / "reward"), prompts=work / "prompts.jsonl", out=out,
-            preset="n_plus", format="plain", query_tokens=QUERY_TOKENS, response_tokens=RESPONSE_TOKENS,
+            preset="n_plus", format="plain", query_tokens=QUERY_TOKENS + 1, response_tokens=RESPONSE_TOKENS,
             episodes=EPISODES * (updates + 1), episodes_per_batch=EPISODES, epochs=EPOCHS, minibatches=1,
             learning_rate=RATE, value_learning_rate=RATE, precision=precision, evaluate_every_episodes=10**9,
             log_every_batches=1, checkpoint_every_s=1e9,
@@ -163,9 +164,9 @@ def rein_reward(work: Path, precision: str, updates: int, name: str) -> float:
     reward(
         RewardConfig(
             policy=work / "policy", data=(work / "pairs.jsonl",), out=out, preset="n_plus", format="plain",
-            query_tokens=QUERY_TOKENS, response_tokens=RESPONSE_TOKENS + 1, prompts_per_batch=PAIRS,
+            query_tokens=QUERY_TOKENS + 1, response_tokens=RESPONSE_TOKENS + 1, prompts_per_batch=PAIRS,
             learning_rates=(RATE,), normalise="none", precision=precision, log_every_updates=1,
-            evaluate_every_updates=10**9, checkpoint_every_s=1e9, heldout_frac=0.1,
+            evaluate_every_updates=10**9, checkpoint_every_s=1e9, heldout_frac=0.05,
         )
     )  # fmt: skip
     rates = [row["judgements_per_s"] for row in read_rows(out / "metrics.jsonl") if "judgements_per_s" in row]

@@ -1,4 +1,4 @@
-"""Fifty updates of each model, traced: a change that should not alter numbers shows identical ones.
+"""Fifty updates of each model and loop, traced: a change that should not alter numbers shows identical ones.
 
 The traces were made in float32 on one thread; other processors and versions of torch add up in another order, hence
 the tolerance. `python tests/golden/test_traces.py` makes them anew, with the environment, when numbers are meant to
@@ -17,7 +17,14 @@ from rein.text.build import BuildConfig, build
 from rein.train.pretrain import pretrain
 from rein.train.pretrain_config import PretrainConfig
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from ppo_trace import trace_ppo
+from reward_trace import reward_trace
+from sft_trace import trace_sft
+
 FILE = Path(__file__).with_name("traces.json")
+LOOPS = {"sft": trace_sft, "reward": reward_trace, "ppo": trace_ppo}
 MODELS = {
     "gpt1": {"preset": "gpt1", "optimizer": "gpt1", "schedule": "gpt1", "adam_b2": 0.999, "weight_decay": 0.01,
              "warmup_tokens": 32 * 8 * 5},
@@ -54,11 +61,23 @@ def test_fifty_updates(model, tmp_path):
     assert expected[-1][0] < expected[0][0] - 1
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_fifty_updates_of_a_loop(loop, tmp_path):
+    golden = json.loads(FILE.read_text(encoding="utf-8"))
+    found, expected = LOOPS[loop](tmp_path), golden["traces"][loop]
+    assert len(found) == len(expected) == (25 if loop == "ppo" else 50)
+    for row, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert a == pytest.approx(b, rel=2e-3, abs=2e-5), f"row {row + 1}; made with {golden['environment']}"
+
+
 def main() -> None:
     traces = {}
     for model in MODELS:
         with tempfile.TemporaryDirectory() as folder:
             traces[model] = trace(model, Path(folder))
+    for loop, traced in LOOPS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            traces[loop] = traced(Path(folder))
     kept = {key: environment()[key] for key in ("python", "torch", "platform", "threads", "cpu")}
     FILE.write_text(json.dumps({"environment": kept, "traces": traces}, indent=1) + "\n", encoding="utf-8")
 
