@@ -52,10 +52,10 @@ COMMANDS = (
         "critical-batch", "rein.recipes.critical_batch:critical_batch", "how large a batch still pays, by branches"
     ),
     Command("finetune", "rein.train.finetune:finetune", "GPT-1's fine-tuning: classify, entail, compare, choose"),
-    Command("sft", "rein.train.sft:sft", "the supervised start: learn to answer from demonstrations"),
-    Command("reward", "rein.train.reward:reward", "a reward model of what people said: pairs, rankings, ties, trust"),
+    Command("sft", "rein.train.sft:sft_command", "the supervised start: learn to answer from demonstrations"),
+    Command("reward", "rein.train.reward:reward_command", "a reward model of what people said: pairs, rankings, ties, trust"),
     Command("reward score", "rein.evals.reward_score:score", "what a reward model gives to answers in a file"),
-    Command("ppo", "rein.train.ppo:ppo", "a policy that writes what a reward scores high, by PPO or PPO-ptx"),
+    Command("ppo", "rein.train.ppo:ppo_command", "a policy that writes what a reward scores high, by PPO or PPO-ptx"),
     Command("ppo presets", "rein.train.presets_command:presets", "where the papers' PPO differ, and what they left open"),
     Command("dpo", "rein.train.dpo:dpo", "a policy straight from what people preferred, without a reward model"),
     Command("grpo", "rein.train.grpo:grpo", "the same rewards without a value network: GRPO, RLOO"),

@@ -25,6 +25,8 @@ from rein.train import dpo as module
 from rein.train.comparisons import groups_of, log_ratios, pair_losses, pairs_of, pieces, with_reference
 from rein.train.dpo import dpo
 from rein.train.dpo_config import DPOConfig
+from rein.train.reward_config import RewardConfig
+from rein.train.reward_data import read_data
 from rein.train.reward_rows import Encoder
 
 TIMES = {"wall_s", "tokens_per_s", "peak_rss_bytes"}
@@ -251,6 +253,30 @@ def test_other_judgements_or_another_policy_are_another_run(start, data, tokeniz
     policy(mine, tokenizer, n_embd=32)
     with pytest.raises(UserError, match="policy has changed"):
         dpo(config)
+
+
+def test_it_holds_out_the_prompts_that_a_reward_model_of_the_same_file_holds_out(start, data, tokenizer):
+    """Else one of the two would be measured on what the other has learned, whatever the seed."""
+    config = settings(start, data["pairs"], Path("unused"), seed=3)
+    parts, _ = module._data(config, Encoder(FORMATS["plain"], tokenizer, 64))
+    given = {"policy": start, "data": (data["pairs"],), "seeds": 3, "normalise": "candidates", "heldout_frac": 0.3}
+    theirs = read_data(RewardConfig(**given).settled(), tokenizer, 64)
+    for name in ("dev", "test"):
+        topics = {pair.said.topic for pair in getattr(theirs, name).pairs}
+        assert {group.topic for group in parts[name]} == topics
+
+
+def test_the_policy_before_the_first_update_is_never_the_best_and_it_is_said_if_none_is_better(
+    start, data, tmp_path, capsys
+):
+    run = dpo(settings(start, data["pairs"], tmp_path / "run", learning_rate=1e-12, epochs=1, kl_coef=1e-9))
+    said = capsys.readouterr().out
+    losses = [row["heldout_dpo_loss"] for row in rows_of(run) if "heldout_dpo_loss" in row]
+    assert min(losses[1:]) >= losses[0]
+    assert checkpoint.read_about(run / "best")["position"]["opt_step"] > 0
+    assert f"By the loss on the dev half, no evaluation was better than {start} itself." in said
+    dpo(settings(start, data["pairs"], tmp_path / "last", learning_rate=1e-12, epochs=1, kl_coef=1e-9, select="last"))
+    assert "no evaluation was better" not in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------- bad input

@@ -331,7 +331,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(config, tmp_path, monkeypatch)
 
 
 def test_a_run_that_was_killed_before_its_end_was_measured_measures_it(config, monkeypatch):
-    monkeypatch.setattr(module, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         reward(config)
     assert not (config.out / "quality.json").exists()

@@ -20,14 +20,12 @@ together where it has to be at hand whole: to write, and to be saved.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -37,7 +35,8 @@ from rein.models import ops
 from rein.models.gpt import GPT, Linear
 from rein.models.held import Held
 from rein.models.machine import autocast
-from rein.models.parallel import Fill, Replica, passed
+from rein.models.parallel import Fill, Replica
+from rein.models.passes import clip, passed
 from rein.models.read_at import states_at
 from rein.models.rows import Rows, states
 from rein.models.scalar import Scalar
@@ -161,49 +160,20 @@ class Actors:
 
         Of several processes, the gradients that each has left are added up first.
         """
-        self._policy.sum_gradients()
-        if not self.shared:
-            self._value.sum_gradients()
-        norms = []
-        for role in ("policy", "value"):
-            head = [p for _, p in self._head(role) if p.grad is not None]
-            for p in head:
-                self._sum(p.grad)
-            trunk = self._hand_over(role)
-            norms.append(self._norm([p.grad for p in head], [p.grad for p in trunk]))
-            nn.utils.clip_grads_with_norm_([*head, *trunk], clip_norm or math.inf, norms[-1])
-        return norms[0], norms[1]
+        policy_norm = clip(self.world, self._policy, (), clip_norm)
+        value = None if self.shared else self._value
+        return policy_norm, clip(self.world, value, [p for _, p in self._head("value")], clip_norm)
 
     def update(self, *, learning_rate: float, value_learning_rate: float) -> None:
         """One step of Adam, which takes the gradients away."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate if group["role"] == "policy" or self.shared else value_learning_rate
-        for role in ("policy", "value"):
-            self._hand_over(role)
+        self._policy.hand_over()
+        self._value.hand_over()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         for _, p in self.named_parameters():
             p.grad = None
-
-    def _hand_over(self, role: str) -> list[nn.Parameter]:
-        """Gives the optimiser's tensors of a trunk their gradients; those that have one."""
-        learned = [held for _, held in self._held(role) if held.parameter.grad is not None]
-        for held in learned:
-            held.local.grad = held.grad()
-        return [held.local for held in learned]
-
-    def _norm(self, head: list[Tensor | None], trunk: list[Tensor | None]) -> Tensor:
-        fsdp = self.world.layout.fsdp
-        if fsdp == 1:
-            return nn.utils.get_total_norm([x for x in (*head, *trunk) if x is not None])
-        square = nn.utils.get_total_norm([x for x in trunk if x is not None]).to(self.device).square()
-        dist.all_reduce(square, group=self.world.group("fsdp"))
-        return (square + nn.utils.get_total_norm([x for x in head if x is not None]).to(square).square()).sqrt()
-
-    def _sum(self, x: Tensor | None) -> None:
-        for axis in ("dp", "fsdp"):
-            if x is not None and getattr(self.world.layout, axis) > 1:
-                dist.all_reduce(x, group=self.world.group(axis))
 
     # ----------------------------------------------------------------------------------- together, and on the disk
 

@@ -18,14 +18,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from rein.checkpoint import optimizer_tensors
@@ -39,6 +40,7 @@ from rein.models.pipeline import Pipeline
 from rein.models.slots import Gradients, Slot
 from rein.models.tensor_parallel import ColumnLinear, RowLinear, ShardedVocabulary
 
+T = TypeVar("T")
 Fill = Callable[[str, tuple[int, ...]], Tensor]
 
 
@@ -82,8 +84,11 @@ class Replica:
         recompute: bool = False,
         compiled: bool = False,
         slots: int = 0,
+        model: GPT | None = None,
     ) -> None:
         """`fill(name, shape)` gives each parameter as a whole, on the CPU.
+
+        `model` is one that is there already, for dp and fsdp: see `Replica.of`.
 
         `recompute` keeps of each block only its input for the backward pass (Chen 2016); `slots` sums gradients in
         the fixed order of that many parts of the batch.
@@ -92,8 +97,9 @@ class Replica:
         self.config, self.world, self.precision, self.slots = config, world, precision, slots
         layout = world.layout
         self._shard_sq: list[Tensor] = []
+        self._whole: GPT | None = None
         with torch.device("meta"):
-            self.model = GPT(config)
+            self.model = GPT(config) if model is None else model
             self.names = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
         self.pipeline = None if layout.pp == 1 else Pipeline(self.model, world, precision)
         self.module: nn.Module = self.model if self.pipeline is None else self.pipeline.stage
@@ -114,9 +120,24 @@ class Replica:
             self.model.vocabulary = ShardedVocabulary(config.n_vocab, world.group("tp"))
         self._shard(self.module)
         if layout.fsdp > 1 and layout.pp == 1:
-            for method in ("loss", "token_losses"):
+            self.model.passed = functools.partial(_through, self.model)  # type: ignore[assignment]
+            for method in ("loss", "token_losses", "passed"):
                 register_fsdp_forward_method(self.model, method)
         self.held = list(self._hold())
+
+    @classmethod
+    def of(cls, model: GPT, world: World, *, precision: str = "fp32") -> Replica:
+        """The same of a model that is there, in every process alike: fsdp cuts it where it is, dp leaves it."""
+        assert world.layout.tp == world.layout.pp == 1, "tp and pp cut a model as it is made"
+        if world.layout.fsdp == 1:
+            return cls(model.config, world, _nothing, precision=precision, model=model)
+        given = dict(model.named_parameters())
+        for module in model.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad))
+        return cls(
+            model.config, world, lambda name, _: given.pop(name).detach(), precision=precision, model=model
+        )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------ building
 
@@ -127,7 +148,8 @@ class Replica:
                 name = prefix + path
                 whole = fill(name, tuple(parameter.shape)).to(self.world.device, torch.float32)
                 owner, _, attribute = path.rpartition(".")
-                setattr(module.get_submodule(owner), attribute, nn.Parameter(cut(self.config, self.world, name, whole)))
+                here = nn.Parameter(cut(self.config, self.world, name, whole), requires_grad=parameter.requires_grad)
+                setattr(module.get_submodule(owner), attribute, here)
 
     def _cut_block(self, block: Block) -> None:
         tp = self.world.group("tp")
@@ -197,11 +219,21 @@ class Replica:
         if tree is not None:
             for held, total in zip(self.held, tree.result(), strict=True):
                 held.grad().copy_(total)
-        if layout.fsdp == 1 and layout.dp > 1:
-            all_reduce_flat([held.grad() for held in self.held], self._sum_over_dp)
+        self.sum_gradients()
         if self.pipeline is not None:
             self.pipeline.sum_ends(self.held)
         return Gradients(losses, squares)
+
+    def sum_gradients(self) -> None:
+        """Adds up over the processes what backward passes have left in each; fsdp has done it in the passes."""
+        self._shard_sq.clear()
+        if self.world.layout.fsdp == 1 and self.world.layout.dp > 1:
+            all_reduce_flat([held.grad() for held in self.held], self._sum_over_dp)
+
+    def sync(self, now: bool) -> None:
+        """Whether fsdp shares the gradients of the next backward pass, or keeps them until one that does."""
+        if isinstance(self.module, FSDPModule):
+            self.module.set_requires_gradient_sync(now)
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """One step of an optimiser of `held`'s local tensors, which takes the gradients away."""
@@ -219,8 +251,7 @@ class Replica:
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         parts = list(slot.parts())
         for number, part in enumerate(parts):
-            if isinstance(self.module, FSDPModule):
-                self.module.set_requires_gradient_sync(sync and number == len(parts) - 1)
+            self.sync(sync and number == len(parts) - 1)
             if part.seed is not None:
                 self.model.seed_dropout(part.seed)
             with autocast(self.world.device, self.precision):
@@ -273,6 +304,13 @@ class Replica:
         by_parameter = zip(*(torch.split(part, lengths) for part in everyones), strict=True)
         return [torch.cat(parts)[: held.shape[0]] for held, parts in zip(self.held, by_parameter, strict=True)]
 
+    def hand_over(self) -> list[nn.Parameter]:
+        """Gives the local tensors, which optimisers work on, their gradients; returns those that have one."""
+        learned = [held for held in self.held if held.parameter.grad is not None]
+        for held in learned:
+            held.local.grad = held.grad()
+        return [held.local for held in learned]
+
     def scale_gradients(self, factor: float) -> None:
         """Multiplies every gradient."""
         for held in self.held:
@@ -317,6 +355,47 @@ class Replica:
                 tensor = self._to_first(name, tensor, shape)
             yield name, tensor if self.world.is_first else torch.empty(0)
 
+    @torch.no_grad()
+    def load(self, fill: Fill) -> None:
+        """Sets every parameter to what `fill(name, shape)` gives, as a whole: for dp and fsdp."""
+        for held in self.held:
+            whole = fill(held.name, self.names[held.name]).reshape(held.shape).to(self.world.device)
+            if isinstance(held.parameter, DTensor):
+                mesh, placements = held.parameter.device_mesh, held.parameter.placements
+                whole = ops.local(distribute_tensor(whole, mesh, placements, src_data_rank=None))
+            held.local.copy_(whole.view(held.local.shape))
+
+    @property
+    def at_hand(self) -> GPT:
+        """The model of this process; while `gathered` lasts, the whole one."""
+        return self.model if self._whole is None else self._whole
+
+    @contextmanager
+    def gathered(self, *, here: bool = True) -> Iterator[GPT]:
+        """For its duration `at_hand` is a plain GPT with all weights, in the processes that want it `here`.
+
+        Where every process has all weights anyway, it is the model itself. For dp and fsdp; all processes must come
+        here together.
+        """
+        if self.world.layout.fsdp == 1:
+            yield self.model
+            return
+        with torch.device("meta"):
+            whole = GPT(self.config).eval().requires_grad_(False)
+        for held in self.held:
+            assert isinstance(held.parameter, DTensor), "fsdp cuts every parameter"
+            with torch.no_grad():
+                numbers = held.parameter.full_tensor().view(self.names[held.name])
+            if here:
+                owner, _, attribute = held.name.rpartition(".")
+                parameter = nn.Parameter(numbers, requires_grad=held.parameter.requires_grad)
+                setattr(whole.get_submodule(owner), attribute, parameter)
+        self._whole = whole if here else None
+        try:
+            yield whole
+        finally:
+            self._whole = None
+
     def _to_first(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
         pp, group = self.world.layout.pp, self.world.cpu_group
         stage = stage_of(name, self.config.n_layer, pp)
@@ -328,6 +407,17 @@ class Replica:
             tensor = torch.empty(shape)
             dist.recv(tensor, source, group=group)
         return tensor
+
+
+# --------------------------------------------------------------------------------------- a model that is there already
+
+
+def _through(model: GPT, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    return function(model, *args, **kwargs)
+
+
+def _nothing(name: str, shape: tuple[int, ...]) -> Tensor:
+    raise AssertionError(f"{name} {shape} should be there")
 
 
 # --------------------------------------------------------------------------------------------------- FSDP's sums

@@ -3,28 +3,34 @@
 Flow     completions, the rows their queries were made of, the responses' texts → `Reward.scores` → one number each
 
     --reward runs/reward            a reward model's folder (models/scalar.py): it reads the tokens
+      --ensemble worst …            the members that it kept, as one (models/scalar.combined)
     --reward package.module:Name    a function (context, text) → number: a gold score, where one is at hand
 
 A score that is no finite number is stopped here, with the response that has it, before it reaches a gradient.
+What reads queries in another form than it learned to is stopped, too: its scores would be finite, and mean nothing.
 Source   the two kinds: Stiennon 2020, section 3.4; Gao 2022, section 2 (a gold score in place of people).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from rein import checkpoint
 from rein.bpe.tokenizer import Tokenizer
-from rein.errors import UserError
+from rein.errors import UserError, speaks
 from rein.models.rows import Completion
-from rein.models.scalar import Scalar, load_scalar, score_all
+from rein.models.scalar import MEMBERS, Scalar, combined, load_ensemble, load_scalar, reward_folder, score_all
+from rein.text.prompts import FORMATS, PromptFormat
 from rein.text.sources import load_object
 
 Function = Callable[[Mapping[str, Any], str], float]
+Members = Literal["best", "mean", "worst", "uncertain"]  # what is asked: the chosen model, or all members as one
 
 _SHOWN_CHARS = 80  # of a response, in a message
 
@@ -55,23 +61,76 @@ def load_reward(
     precision: str = "fp32",
     tokens_at_once: int = 8192,
     flag: str = "--reward",
+    format: PromptFormat | None = None,
+    ensemble: Members = "best",
+    uncertainty_coef: float = 0.1,
 ) -> Reward:
     """What `spec` names: the folder of a reward model, or a function as `package.module:Name`.
 
-    `tokenizer` is that of the policy whose responses are to be scored.
+    `tokenizer` is that of the policy whose responses are to be scored, `format` that of its queries.
 
-    Raises   UserError when there is no such thing, or the reward model reads other tokens than the policy writes.
+    Raises   UserError when there is no such thing, the reward model reads other tokens than the policy writes or
+             queries of another form, or the members of an ensemble are asked for where none were kept.
     """
     if is_function(spec):
+        if ensemble != "best":
+            raise UserError(
+                f"--ensemble is {ensemble}, but {flag} {spec} is a function: it has no members.", "Leave --ensemble out."
+            )
         return FunctionReward(spec, flag)
-    scalar, theirs = load_scalar(Path(spec), device=str(device))
+    members: list[Scalar]
+    if ensemble == "best":
+        scalar, theirs = load_scalar(Path(spec), device=str(device))
+        members = [scalar]
+    else:
+        if not members_of(Path(spec)):
+            raise UserError(
+                f"--ensemble is {ensemble}, but {flag} {spec} has no members: there is no {MEMBERS}/ in it.",
+                "Train it with `rein reward --seeds 3 --ensemble`, or leave --ensemble out.",
+            )
+        members, theirs = load_ensemble(Path(spec), device=str(device))
     if theirs.sha256() != tokenizer.sha256():
         raise UserError(
             f"{flag} {spec} has another tokenizer than the policy ({theirs.n_vocab:,} ids, and {tokenizer.n_vocab:,}; "
             "or the same number with other texts).",
             "Train the reward model from the supervised model that the policy starts from.",
         )
-    return ModelReward(scalar, spec, precision=precision, tokens_at_once=tokens_at_once)
+    if format is not None:
+        _check_format(spec, format, flag)
+    if ensemble == "best":
+        return ModelReward(members[0], spec, precision=precision, tokens_at_once=tokens_at_once)
+    return EnsembleReward(
+        members, spec, ensemble, uncertainty_coef=uncertainty_coef, precision=precision, tokens_at_once=tokens_at_once
+    )
+
+
+def members_of(path: Path) -> list[Path]:
+    """The folders of the members that a run of `rein reward --ensemble` kept; none where it kept none."""
+    return sorted(folder for folder in (path / MEMBERS).glob("*") if not folder.name.endswith(".part"))
+
+
+def _check_format(spec: str, format: PromptFormat, flag: str) -> None:
+    """That a reward model reads queries as it did when it was trained; where it does not say how, that is said."""
+    folder = reward_folder(Path(spec))
+    said = checkpoint.read_about(folder).get("config", {}) if (folder / "rein.json").exists() else {}
+    name = said.get("format")
+    if name is None:
+        if speaks():
+            print(f"{flag} {spec} does not say in which format it read queries; they are {format.name} here.",
+                  file=sys.stderr)  # fmt: skip
+        return
+    if name != format.name:
+        raise UserError(
+            f"{flag} {spec} was trained on queries of --format {name}, but they are {format.name} here.",
+            f"Use --format {name}, or train the reward model with --format {format.name}.",
+        )
+    theirs = said.get("query_tokens") or FORMATS[name].query_tokens
+    if (format.cut or format.filled) and theirs != format.query_tokens:
+        raise UserError(
+            f"{flag} {spec} was trained with --query-tokens {theirs}, to which --format {name} brings its queries, but "
+            f"they are of {format.query_tokens} here.",
+            f"Use --query-tokens {theirs}, or train the reward model with --query-tokens {format.query_tokens}.",
+        )
 
 
 def is_function(spec: str) -> bool:
@@ -102,6 +161,38 @@ class ModelReward:
         """See `Reward.scores`."""
         scores_N = score_all(self._scalar, completions, precision=self._precision, tokens_at_once=self._tokens_at_once)
         return finite(scores_N, texts, self.name)
+
+
+class EnsembleReward:
+    """Several reward models' scores as one. See `models.scalar.combined`."""
+
+    def __init__(
+        self,
+        members: Sequence[Scalar],
+        name: str,
+        combine: Literal["mean", "worst", "uncertain"],
+        *,
+        uncertainty_coef: float = 0.1,
+        precision: str = "fp32",
+        tokens_at_once: int = 8192,
+    ) -> None:
+        self.name = name
+        self._members = [
+            ModelReward(one, name, precision=precision, tokens_at_once=tokens_at_once) for one in members
+        ]
+        self._combine, self._uncertainty_coef = combine, uncertainty_coef
+
+    @property
+    def n_ctx(self) -> int | None:
+        """The shortest of its members'."""
+        return min(one.n_ctx for one in self._members if one.n_ctx is not None)
+
+    def scores(
+        self, completions: Sequence[Completion], contexts: Sequence[Mapping[str, Any]], texts: Sequence[str]
+    ) -> Tensor:
+        """See `Reward.scores`."""
+        scores_MN = torch.stack([one.scores(completions, contexts, texts) for one in self._members])
+        return combined(scores_MN, self._combine, uncertainty_coef=self._uncertainty_coef)
 
 
 class FunctionReward:

@@ -1,6 +1,7 @@
 """Queries with responses as rows of tokens for one forward pass, and what is read off it at the responses alone.
 
 Flow     Completion (query, response) → `batches`: which go together → `lay_out` → Rows → GPT.states → `logprobs`
+         completions, two models → `log_ratios`: one number each, whose mean over samples is the KL
 
     row        q0 q1 q2 r0 r1 · ·        · is padding on the right, which a causal model never sees
     at_M             ↑  ↑                the place before a response's token: the state that foretells it
@@ -18,7 +19,7 @@ Shapes   B rows, T tokens of a row, N completions, M tokens of all responses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from rein.models import ops
 from rein.models.gpt import GPT
+from rein.models.machine import autocast
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,14 @@ def lay_out(completions: Sequence[Completion], *, width: int | None = None) -> R
     row_of, start_of = _places(lengths, width)
     T = max(start + length for start, length in zip(start_of, lengths, strict=True))
     tokens_BT = np.zeros((row_of[-1] + 1, T), dtype=np.int64)
-    positions_BT, documents_BT = np.zeros_like(tokens_BT), np.zeros_like(tokens_BT)
     at: list[int] = []
     for each, length, row, start in zip(completions, lengths, row_of, start_of, strict=True):
         tokens_BT[row, start : start + length] = (*each.query, *each.response)
-        positions_BT[row, start : start + length] = np.arange(length)
-        documents_BT[row, start:] = documents_BT[row, start - 1] + 1 if start else 0
         first = row * T + start + len(each.query) - 1
         at.extend(range(first, first + len(each.response)))
-    for row in range(len(tokens_BT)):  # what is left of a row is a text of its own, which nobody reads
-        end = max(start + length for start, length, r in zip(start_of, lengths, row_of, strict=True) if r == row)
-        documents_BT[row, end:] += 1
-        positions_BT[row, end:] = np.arange(T - end)
-    shared = len(tokens_BT) < len(completions)
+    positions_BT = documents_BT = None
+    if len(tokens_BT) < len(completions):
+        positions_BT, documents_BT = _apart(lengths, row_of, start_of, tokens_BT.shape)
     at_M = torch.tensor(at, dtype=torch.int64)
     tokens = torch.from_numpy(tokens_BT)
     return Rows(
@@ -103,9 +100,25 @@ def lay_out(completions: Sequence[Completion], *, width: int | None = None) -> R
         targets_M=tokens.flatten()[at_M + 1],
         last_N=torch.tensor([r * T + s + n - 1 for r, s, n in zip(row_of, start_of, lengths, strict=True)]),
         lengths_N=torch.tensor([len(each.response) for each in completions]),
-        positions_BT=torch.from_numpy(positions_BT) if shared else None,
-        documents_BT=torch.from_numpy(documents_BT) if shared else None,
+        positions_BT=positions_BT,
+        documents_BT=documents_BT,
     )
+
+
+def _apart(
+    lengths: Sequence[int], row_of: Sequence[int], start_of: Sequence[int], shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Positions and numbers of the texts that share rows: what is left of a row is a text that nobody reads."""
+    positions_BT, documents_BT = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    end_of = [0] * shape[0]
+    for length, row, start in zip(lengths, row_of, start_of, strict=True):
+        end_of[row] = start + length
+        positions_BT[row, start : start + length] = np.arange(length)
+        documents_BT[row, start:] = documents_BT[row, start - 1] + 1 if start else 0
+    for row, end in enumerate(end_of):
+        documents_BT[row, end:] += 1
+        positions_BT[row, end:] = np.arange(shape[1] - end)
+    return torch.from_numpy(positions_BT), torch.from_numpy(documents_BT)
 
 
 def _places(lengths: Sequence[int], width: int | None) -> tuple[list[int], list[int]]:
@@ -173,3 +186,43 @@ def sums(values_M: Tensor, rows: Rows) -> Tensor:
 def split(values_M: Tensor, lengths: Iterable[int]) -> Iterator[Tensor]:
     """The tokens of each completion."""
     return iter(torch.split(values_M, list(lengths)))
+
+
+@torch.no_grad()
+def sums_of(completions: Sequence[Completion], of_rows: Callable[[Rows], Tensor], *, tokens_at_once: int) -> Tensor:
+    """The sum of what `of_rows` says of each token of each completion: (N,) in float64 on the CPU, in their order.
+
+    Shapes   of_rows: Rows, on the CPU, to (M,).
+    """
+    found_N = torch.empty(len(completions), dtype=torch.float64)
+    for places in batches([len(each) for each in completions], tokens_at_once):
+        rows = lay_out([completions[place] for place in places])
+        found_N[places] = sums(of_rows(rows).cpu().double(), rows)
+    return found_N
+
+
+def log_ratios(
+    model: GPT,
+    reference: GPT,
+    completions: Sequence[Completion],
+    *,
+    temperature: float = 1.0,
+    precision: str = "fp32",
+    tokens_at_once: int = 8192,
+) -> Tensor:
+    """How much likelier each response is under one model than under another: (N,) in float64 on the CPU.
+
+        Σ_tokens log π(token) − log π_ref(token)
+
+    Over samples of the model their mean is the KL. A single one may be below 0; of the same weights it is 0 exactly.
+
+    Units    nats a response, both models at `temperature`.
+    """
+    device = model.wte.device
+
+    def ratio_M(rows: Rows) -> Tensor:
+        rows = rows.to(device)
+        with autocast(device, precision):
+            return logprobs(model, rows, temperature=temperature) - logprobs(reference, rows, temperature=temperature)
+
+    return sums_of(completions, ratio_M, tokens_at_once=tokens_at_once)

@@ -20,7 +20,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -81,11 +81,6 @@ class Scalar(nn.Module):
         """
         x_ND, _ = states(self.model, rows)
         return self(x_ND[rows.last_N])  # type: ignore[no-any-return]
-
-    def values(self, rows: Rows) -> Tensor:
-        """What is expected before each token of each response: (M,)."""
-        x_ND, _ = states(self.model, rows)
-        return self(x_ND[rows.at_M])  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def normalise(self, scores_N: Tensor, *, spread: bool = False) -> None:
@@ -151,47 +146,21 @@ def score_all(
     return net(x_ND.to(net.weight)).float().cpu()  # type: ignore[no-any-return]
 
 
-class Ensemble(nn.Module):
-    """Reward models of several seeds, as one.
+def combined(
+    scores_MN: Tensor, combine: Literal["mean", "worst", "uncertain"], *, uncertainty_coef: float = 0.1
+) -> Tensor:
+    """Scores of an ensemble, reward models of several seeds, as one.
 
         mean           Σ_m s_m / M
         worst          min_m s_m
         uncertain      Σ_m s_m / M − uncertainty_coef · Σ_m (s_m − mean)² / M
 
-    Source   Coste 2023, "Reward model ensembles help mitigate overoptimization": mean, WCO and UWO, with λ 0.5 for
-             best of N and 0.1 for PPO.
-    """
-
-    def __init__(
-        self,
-        members: Sequence[Scalar],
-        combine: Literal["mean", "worst", "uncertain"] = "mean",
-        *,
-        uncertainty_coef: float = 0.1,
-    ) -> None:
-        super().__init__()
-        assert members, "an ensemble of nobody"
-        self.members = nn.ModuleList(members)
-        self.combine, self.uncertainty_coef = combine, uncertainty_coef
-
-    def of_members(self, rows: Rows) -> Tensor:
-        """What each member says of each response: (members, N)."""
-        return torch.stack([cast(Scalar, member).scores(rows) for member in self.members])
-
-    def scores(self, rows: Rows) -> Tensor:
-        """One number for each response: (N,)."""
-        return combined(self.of_members(rows), self.combine, uncertainty_coef=self.uncertainty_coef)
-
-
-def combined(
-    scores_MN: Tensor, combine: Literal["mean", "worst", "uncertain"], *, uncertainty_coef: float = 0.1
-) -> Tensor:
-    """Scores of several members as one: see `Ensemble`.
-
     Shapes   scores_MN member, response; returns (N,).
     Example  >>> scores_MN = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
              >>> [combined(scores_MN, how, uncertainty_coef=0.5).tolist() for how in ("mean", "worst", "uncertain")]
              [[2.0, 0.0], [1.0, 0.0], [1.5, 0.0]]
+    Source   Coste 2023, "Reward model ensembles help mitigate overoptimization": mean, WCO and UWO, with λ 0.5 for
+             best of N and 0.1 for PPO.
     """
     if combine == "worst":
         return scores_MN.amin(0)

@@ -53,7 +53,8 @@ class Position:
     opt_step: int = 0
     tokens: int = 0  # of candidates trained on, padding not counted
     wall_s: float = 0.0
-    best: float | None = None  # of what --select says: lower is better
+    start: float | None = None  # what --select looks at, before the first update: lower is better
+    best: float | None = None  # of the evaluations since then
     inputs: dict[str, str] = field(default_factory=dict)  # digests of judgements and policy
     losses: list[float] = field(default_factory=list)  # of the updates since the last row of metrics
 
@@ -61,7 +62,8 @@ class Position:
 def dpo(config: DPOConfig) -> Path:
     """Trains a policy on judgements directly, by DPO or IPO, and returns the run folder.
 
-    RUN/best is the policy with the lowest loss on the dev half of the held-out prompts (see --select);
+    RUN/best is, of the policies after an update, the one with the lowest loss on the dev half of the held-out prompts
+    (see --select), which are those that `rein reward` holds out;
     RUN/scores.json has its accuracy on the test half, with a 95% interval over prompts. Comparisons, rankings, ratings,
     best-of and edits are read, as `rein reward` reads them. Ctrl-C saves and stops; the same command goes on, to the
     same weights.
@@ -131,6 +133,8 @@ def dpo(config: DPOConfig) -> Path:
         score = summarise(found.right, clusters=found.topics)
         write_atomically(run.path / "scores.json", json.dumps({"accuracy": asdict(score)}, indent=2) + "\n")
     print(f"best on the dev half: {run.path / checkpoint.BEST}; accuracy on the test half {score}")
+    if position.best is not None and position.start is not None and position.best >= position.start:
+        print(f"By the {config.select} on the dev half, no evaluation was better than {config.policy} itself.")
     return config.out
 
 
@@ -204,7 +208,9 @@ def _evaluate(
         **({} if answers is None else answers.run(run, policy, position.opt_step)),
     )  # fmt: skip
     value = {"loss": found.loss, "accuracy": -accuracy, "last": -float(position.opt_step)}[config.select]
-    best = position.best is None or value < position.best
+    if position.opt_step == 0:
+        position.start = value
+    best = position.opt_step > 0 and (position.best is None or value < position.best)
     if best:
         position.best = value
         _save(run.path / checkpoint.BEST, config, policy, tokenizer, position)
@@ -232,7 +238,8 @@ def _data(config: DPOConfig, encoder: Encoder) -> tuple[dict[str, list[Group]], 
     kept, left_out = tidy(judged, ties_count=config.ties == "half")
     if config.confidence != "ignore":
         kept = with_certainty(kept, certainty(kept, config.confidence))
-    of_parts, how, more = parted(kept, heldout_frac=config.heldout_frac, seed=config.seed)
+    # The seed of `rein reward`, whatever --seed is: a reward model and a policy of one file hold out the same prompts.
+    of_parts, how, more = parted(kept, heldout_frac=config.heldout_frac, seed=0)
     encoder.left_out += left_out + more
     parts = {}
     for name, some in of_parts.items():

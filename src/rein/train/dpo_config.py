@@ -65,7 +65,7 @@ class DPOConfig:
     adam_eps: float = setting(1e-8, "added to the root of the mean square", group="optimisation")
     weight_decay: float = setting(0.0, "on matrices and embeddings", group="optimisation")
     clip_norm: float = setting(10.0, "largest norm of the gradient; 0: never clip", group="optimisation")
-    seed: int = setting(0, "of the held-out prompts, the order of judgements, and samples", group="optimisation")
+    seed: int = setting(0, "of the order of judgements, and samples", group="optimisation")
 
     select: Literal["loss", "accuracy", "last"] = setting(
         "loss", "which evaluation's model is kept in best/: by what on the dev judgements", group="watching"

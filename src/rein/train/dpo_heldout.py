@@ -21,13 +21,13 @@ from torch import Tensor
 
 from rein.bpe.tokenizer import Tokenizer
 from rein.errors import UserError
+from rein.models import rows
 from rein.models.actors import frozen
 from rein.models.gpt import GPT
 from rein.models.huggingface import end_of_text
-from rein.models.machine import autocast
 from rein.models.ops import site_seed
 from rein.models.reward import load_reward
-from rein.models.rows import Completion, batches, lay_out, logprobs, sums
+from rein.models.rows import Completion
 from rein.run import RunFolder
 from rein.text.prompts import PromptFormat, decode_response, query_of
 from rein.train.comparisons import Compared, Group, log_ratios, pair_losses, pieces
@@ -145,13 +145,11 @@ class Answers:
 
     def _kl_nats(self, policy: GPT, completions: Sequence[Completion]) -> float:
         """Mean over responses of log (π / π_ref), both at the temperature of the answers."""
-        total, device, temperature = 0.0, policy.wte.device, self._config.temperature or 1.0
-        for group in batches([len(each) for each in completions], self._config.tokens_at_once):
-            rows = lay_out([completions[n] for n in group]).to(device)
-            with torch.no_grad(), autocast(device, self._precision):
-                own_M, ref_M = (logprobs(model, rows, temperature=temperature) for model in (policy, self._reference))
-            total += float(sums(own_M - ref_M, rows).double().sum())
-        return total / len(completions)
+        ratio_N = rows.log_ratios(
+            policy, self._reference, completions, temperature=self._config.temperature or 1.0,
+            precision=self._precision, tokens_at_once=self._config.tokens_at_once,
+        )  # fmt: skip
+        return float(ratio_N.mean())
 
 
 def _prompts(groups: Sequence[Group], format: PromptFormat, longest: int) -> dict[tuple[int, ...], Prompt]:

@@ -13,6 +13,7 @@ from rein.config import flag_of, replace, setting
 from rein.errors import UserError
 from rein.losses import TokenMean
 from rein.returns import Estimator
+from rein.train.guarded import check_guard, evaluations
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class GRPOConfig:
     )
     gold: str = setting("", "a gold score, where there is one: a function (context, text)", group="watching")
     guard: Literal["off", "warn", "stop", "raise-kl"] = setting(
-        "warn", "what to do at the peak of --gold or --heldout-reward", group="watching"
+        "warn", "what to do at the peak of --gold or --heldout-reward, and beyond --kl-limit-nats", group="watching"
     )
     kl_limit_nats: float | None = setting(
         None, "of a response: beyond it is past the peak, whatever the gold score says", unit="nats", group="watching"
@@ -108,7 +109,8 @@ class GRPOConfig:
     guard_confidence: float = setting(0.99, "with which the gold score must bend, and fall", group="watching")
     guard_patience_evaluations: int = setting(3, "in a row that must say so", group="watching")
     evaluate_every_episodes: int | None = setting(
-        None, "between evaluations on held-out prompts; a tenth of the run if not given", group="watching"
+        None, "between evaluations on held-out prompts; if not given a tenth of the run, or 1/32 with a guard that acts",
+        group="watching",
     )
     heldout_prompts: int = setting(64, "held-out prompts of an evaluation", group="watching")
     show_samples: int = setting(8, "samples kept of an evaluation, beside the supervised model's", group="watching")
@@ -145,8 +147,7 @@ class GRPOConfig:
                 f"{self.episodes_per_batch:,}.",
                 "Raise --episodes, or lower one of the others.",
             )
-        if self.guard == "raise-kl" and self._of("kl_coef") == 0:
-            raise UserError("--guard raise-kl raises --kl-coef, which is 0.", "Give --kl-coef, or use --guard stop.")
+        check_guard(self, self._of("kl_coef"))
 
     def _of(self, name: str) -> Any:
         value = getattr(self, name)
@@ -160,7 +161,7 @@ class GRPOConfig:
                  ('rloo', 'none', 'reward')
         """
         filled = {field.name: self._of(field.name) for field in fields(Method)}
-        every = self.evaluate_every_episodes or max(1, self.episodes // 10)
+        every = self.evaluate_every_episodes or max(1, self.episodes // evaluations(self))
         return replace(self, **filled, evaluate_every_episodes=every)
 
     @property

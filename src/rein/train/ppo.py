@@ -27,7 +27,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,17 +39,16 @@ from rein.losses import clipped_policy, clipped_value
 from rein.models.actors import Actors, Pass
 from rein.models.machine import peak_rss_bytes
 from rein.models.reward import Reward
-from rein.models.rows import Completion, lay_out, split
+from rein.models.rows import Completion, lay_out
 from rein.progress import Progress
 from rein.returns import token_rewards
 from rein.run import RunFolder
+from rein.train.episodes import score_episodes, write_episodes
 from rein.train.policy_heldout import Found, HeldOut
 from rein.train.ppo_config import PPOConfig, known
 from rein.train.ppo_parts import Parts, assemble, describe, load, save
 from rein.train.ppo_rules import adapted_kl_coef, minibatches, places_of, rate_share, targets
-from rein.train.processes import added, begin, everyones, launch_others, run_folder, share, turns
-from rein.train.queries import Prompt
-from rein.train.responses import respond
+from rein.train.processes import added, begin, everyones, launch_others, of_like_length, run_folder, share, turns
 
 
 @dataclass
@@ -66,16 +65,6 @@ class Position:
     alike_batches: int = 0  # in a row whose scores were all the same
     guard: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)  # digests of prompts, policy and reward
-
-
-class Episode(NamedTuple):
-    """One response, its score, and what the sampler said of its tokens: (T,) of the response, on the CPU."""
-
-    trained: Completion
-    ended: bool
-    score: float
-    logprobs_T: Tensor
-    entropies_T: Tensor
 
 
 @dataclass(frozen=True)
@@ -201,14 +190,13 @@ def collect(config: PPOConfig, parts: Parts, position: Position) -> Experience:
     """Samples the next batch's responses, scores them, and looks at them once with all networks."""
     prompts = parts.prompts.of_episodes(config.seed, position.episodes, known(config.episodes_per_batch))
     world, began = parts.actors.world, time.monotonic()
+    mine = share(len(prompts), world)
     with parts.actors.gathered():
-        episodes = everyones(
-            world, lambda: _episodes(config, parts, prompts, position.episodes, share(len(prompts), world))
-        )
+        episodes = everyones(world, lambda: write_episodes(config, parts, prompts, position.episodes, mine))
     rollout_s = time.monotonic() - began
+    raw_N = torch.tensor(everyones(world, lambda: score_episodes(parts, prompts, episodes, mine)))
     completions, ended = [each.trained for each in episodes], [each.ended for each in episodes]
     sampler_M = torch.cat([each.logprobs_T for each in episodes])
-    raw_N = torch.tensor([each.score for each in episodes])
     _check_alike(position, raw_N, parts.reward)
     scores_N = unended(raw_N, ended, config)
     old, reference_M, kept = look(config, parts, completions, position)
@@ -233,25 +221,6 @@ def collect(config: PPOConfig, parts: Parts, position: Position) -> Experience:
     return Experience(completions, rewards_M, old, kept, numbers)
 
 
-def _episodes(
-    config: PPOConfig, parts: Parts, prompts: Sequence[Prompt], first: int, which: Sequence[int]
-) -> list[Episode]:
-    """Writes and scores some of a batch's episodes, whose first one has the number `first`."""
-    asked = [prompts[n] for n in which]
-    if not asked:
-        return []
-    written = respond(
-        parts.actors.policy, asked, parts.ending, max_new_tokens=parts.text.response_tokens,
-        temperature=known(config.temperature), seed=config.seed, numbers=[first + n for n in which],
-        slots=config.slots, precision=parts.precision,
-    )  # fmt: skip
-    contexts = [prompt.query.fields for prompt in asked]
-    scores_N = parts.reward.scores(written.scored, contexts, parts.text.decoded(written.scored))
-    lengths = [len(each.response) for each in written.trained]
-    of_tokens = (split(x_M, lengths) for x_M in (written.logprobs_M, written.entropies_M))
-    return [Episode(*one) for one in zip(written.trained, written.ended, scores_N.tolist(), *of_tokens, strict=True)]
-
-
 def unended(scores_N: Tensor, ended: Sequence[bool], config: PPOConfig) -> Tensor:
     """The scores by the rule for responses without an end: kept, or replaced.
 
@@ -272,8 +241,9 @@ def look(
     """
     actors, lengths = parts.actors, [len(each.response) for each in completions]
     parted = minibatches(config.seed, position.batches, 0, episodes=len(completions), count=known(config.minibatches))
-    groups = [turn for which in parted for turn in turns(completions, which, config.tokens_at_once, actors.world)]
-    found_3M = torch.zeros(3, sum(lengths), device=actors.device)
+    grouped = of_like_length(completions, config.tokens_at_once)
+    groups = [turn for which in parted for turn in turns(which, grouped, actors.world)]
+    found_3M = actors.value.weight.new_zeros(3, sum(lengths)).detach()
     kept: Pass | None = None
     for group, counts in groups:
         rows = lay_out([completions[n] for n in group]).to(actors.device)
@@ -362,7 +332,7 @@ def gradients(
     tokens = sum(lengths[n] for n in which)
     cliprange, cliprange_value = known(config.cliprange), known(config.cliprange_value)
     totals: dict[str, Tensor] = {}
-    groups = turns(experience.completions, which, config.tokens_at_once, actors.world)
+    groups = turns(which, of_like_length(experience.completions, config.tokens_at_once), actors.world)
     for number, (group, counts) in enumerate(groups):
         actors.sync(number == len(groups) - 1)
         places_M = places_of(lengths, group).to(actors.device)

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar
 
 from rein.config import flag_of, replace, setting
 from rein.errors import UserError, suggestion
+from rein.models.reward import Members
+from rein.train.guarded import check_guard, evaluations
 from rein.train.rlhf_presets import PPO
 
 T = TypeVar("T")
@@ -22,7 +24,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "kl_coef", "vf_coef", "ptx_coef", "ptx_per_episode", "clip_norm", "weight_decay", "warmup_batches", "show_samples",
-    "truncate_after_tokens",
+    "truncate_after_tokens", "uncertainty_coef",
 )  # fmt: skip
 
 
@@ -43,6 +45,12 @@ class PPOConfig:
         None, "longest response, its end of text included", unit="tokens", paper="48 in Stiennon 2020"
     )
     heldout: Path | None = setting(None, "prompts to evaluate on; without it, the rows of --prompts not in split train")
+
+    ensemble: Members = setting(
+        "best", "of the members that `rein reward --ensemble` kept: the best one, or their mean, the worst of their "
+        "scores, or the mean less --uncertainty-coef times their variance",
+    )  # fmt: skip
+    uncertainty_coef: float = setting(0.1, "of --ensemble uncertain", paper="0.1 for PPO in Coste 2023")
 
     episodes: int | None = setting(
         None, "responses to learn from, in all; the schedule follows", paper="1e6", group="ppo"
@@ -132,7 +140,7 @@ class PPOConfig:
     )
     gold: str = setting("", "a gold score, where there is one: a function (context, text)", group="watching")
     guard: Literal["off", "warn", "stop", "raise-kl"] = setting(
-        "warn", "what to do at the peak of --gold or --heldout-reward", group="watching"
+        "warn", "what to do at the peak of --gold or --heldout-reward, and beyond --kl-limit-nats", group="watching"
     )
     kl_limit_nats: float | None = setting(
         None, "of a response: beyond it is past the peak, whatever the gold score says", unit="nats", group="watching"
@@ -140,7 +148,8 @@ class PPOConfig:
     guard_confidence: float = setting(0.99, "with which the gold score must bend, and fall", group="watching")
     guard_patience_evaluations: int = setting(3, "in a row that must say so", group="watching")
     evaluate_every_episodes: int | None = setting(
-        None, "between evaluations on held-out prompts; a tenth of the run if not given", group="watching"
+        None, "between evaluations on held-out prompts; if not given a tenth of the run, or 1/32 with a guard that acts",
+        group="watching",
     )
     heldout_prompts: int = setting(64, "held-out prompts of an evaluation", group="watching")
     show_samples: int = setting(8, "samples kept of an evaluation, beside the supervised model's", group="watching")
@@ -192,7 +201,7 @@ class PPOConfig:
                 f"{self._of('learning_rate')}.",
                 "Leave it out, or use --value separate.",
             )
-
+        check_guard(self, self._of("kl_coef"))
         if self.guard == "raise-kl" and self._of("kl_control") == "adaptive":
             raise UserError(
                 "--guard raise-kl sets the KL coefficient, and so does --kl-control adaptive.",
@@ -210,7 +219,7 @@ class PPOConfig:
         filled = {name: self._of(name) for name in names}
         if filled["value"] == "shared":
             filled["value_learning_rate"] = filled["learning_rate"]
-        every = self.evaluate_every_episodes or max(1, filled["episodes"] // 10)
+        every = self.evaluate_every_episodes or max(1, filled["episodes"] // evaluations(self))
         return replace(self, **filled, evaluate_every_episodes=every)
 
     def differs(self) -> list[str]:

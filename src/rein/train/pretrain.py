@@ -17,8 +17,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +44,7 @@ from rein.text.order import MixtureOrder
 from rein.text.shards import Shards, read_manifest
 from rein.train.heldout import Evaluation
 from rein.train.pretrain_config import PretrainConfig, known
+from rein.train.processes import run_folder
 from rein.train.reading import Reader
 from rein.train.watch import Ramp, Watch, granule, sequences_at_once
 
@@ -104,7 +103,7 @@ def pretrain(config: PretrainConfig) -> Path:
     batches = Ramp(known(config.ramp_from_sequences), full, known(config.ramp_tokens), size)
     eot_id = tokenizer.eot_id if config.mask_documents else None
     reader = Reader(train, order, world, n_ctx=shape.n_ctx, at_once=at_once, slots=config.slots, eot_id=eot_id)
-    with _run_folder(config, world) as run, interruptible() as interrupted, lost_peers(config.out):
+    with run_folder(config.out, config, world) as run, interruptible() as interrupted, lost_peers(config.out):
         _train(config, world, run, interrupted, shape, reader, batches, heldout, tokenizer)
     stop()
     return config.out
@@ -259,22 +258,6 @@ def _learning_rate(config: PretrainConfig, tokens: int, batch_tokens: int) -> fl
 
 
 # ------------------------------------------------------------------------------------------------- the run
-
-
-@contextmanager
-def _run_folder(config: PretrainConfig, world: World) -> Iterator[RunFolder | None]:
-    """The run folder, open at the first process; None at the others."""
-    opened: list[RunFolder] = []
-
-    def open_it() -> None:
-        opened.append(RunFolder(config.out, config))
-
-    world.at_first(open_it)
-    try:
-        yield opened[0] if opened else None
-    finally:
-        for run in opened:
-            run.close()
 
 
 def _source(run: RunFolder | None, config: PretrainConfig, shape: GPTConfig) -> Path | None:

@@ -116,22 +116,29 @@ def everyones(world: World, work: Callable[[], list[T]]) -> list[T]:
 
 
 def turns(
-    completions: Sequence[Completion], which: Sequence[int], tokens_at_once: int, world: World
+    which: Sequence[int], grouped: Callable[[Sequence[int]], list[list[int]]], world: World
 ) -> list[tuple[list[int], bool]]:
-    """The groups of `which` that this process passes through, and whether they count; each of like length.
+    """The groups of `which` that this process passes through a model, and whether they count.
 
-    There are as many in every process, because fsdp gathers weights from all of them: who has fewer goes once more
-    through something short, for nothing.
+    `grouped` makes groups of some of them. There are as many in every process, because fsdp gathers weights from all of
+    them: who has fewer goes once more through one thing, for nothing.
     """
     ranks = world.layout.batch_ranks
-    all_groups = [_grouped(completions, which[rank::ranks], tokens_at_once) for rank in range(ranks)]
+    shares = [which[rank::ranks] for rank in range(ranks)]
+    all_groups = [grouped(some) if some else [] for some in shares]
     mine = [(group, True) for group in all_groups[world.batch_rank]]
-    short = min(which, key=lambda n: len(completions[n]))
-    return mine + [([short], False)] * (max(map(len, all_groups)) - len(mine))
+    return mine + [([which[0]], False)] * (max(map(len, all_groups)) - len(mine))
 
 
-def _grouped(completions: Sequence[Completion], which: Sequence[int], tokens_at_once: int) -> list[list[int]]:
-    return [[which[n] for n in group] for group in batches([len(completions[n]) for n in which], tokens_at_once)]
+def of_like_length(
+    completions: Sequence[Completion], tokens_at_once: int
+) -> Callable[[Sequence[int]], list[list[int]]]:
+    """Makes groups of some of these completions, of like length, for one forward pass each."""
+
+    def grouped(which: Sequence[int]) -> list[list[int]]:
+        return [[which[n] for n in group] for group in batches([len(completions[n]) for n in which], tokens_at_once)]
+
+    return grouped
 
 
 def added(world: World, x: Tensor) -> Tensor:

@@ -8,98 +8,77 @@
 
 The elements of an update and its rate are functions of the seed and its number alone, so a run that is killed ends with
 the same weights, to the bit. A sweep is a run for each learning rate and seed, which go on by themselves; the last
-weights are kept, not the best of a run on the way: what is selected among are seeds and rates.
+weights are kept, not the best of a run on the way: what is selected among are seeds and rates. Of several processes
+(processes.py, models/parallel.py) each learns from, and scores, its share; dropout, where there is any, is another one.
 Source   Stiennon 2020, section 3.4 and App. B.1; Ouyang 2022, section 3.5; Ziegler 2019, section 2.1.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from rein import checkpoint, optim
 from rein.bpe.tokenizer import Tokenizer
-from rein.config import to_dict
-from rein.distributed import interruptible
+from rein.distributed import World, interruptible, lost_peers, stop
 from rein.errors import UserError
-from rein.evals.reward_quality import length_weight, nll, quality, right
+from rein.evals.reward_quality import nll, right
 from rein.evals.reward_report import write_page
 from rein.feedback.policies import Policies
 from rein.feedback.trust import People
-from rein.models import laplace
 from rein.models.fine_tuned import pretrained
 from rein.models.gpt import GPT
-from rein.models.machine import keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
+from rein.models.machine import keep_freed_memory, peak_rss_bytes, resolve_precision
 from rein.models.ops import site_seed
+from rein.models.parallel import Replica
+from rein.models.passes import add_up, clip
 from rein.models.rollout import rollouts
 from rein.models.rows import Completion
 from rein.models.scalar import (
-    BEST,
     Scalar,
-    about_scalar,
-    last_states,
     load_scalar_weights,
-    save_scalar,
     scalar_from,
-    score_all,
 )  # fmt: skip
 from rein.progress import Progress
 from rein.report.page import write_report
-from rein.run import RunFolder, write_atomically
+from rein.run import RunFolder
+from rein.train.processes import begin, everyones, launch_others, run_folder, share, turns
 from rein.train.reward_config import RewardConfig
-from rein.train.reward_data import Measured, RewardData, read_data
+from rein.train.reward_data import RewardData, read_data
 from rein.train.reward_files import QUALITY, keep, read_quality, say
-from rein.train.reward_rows import Element, collate, compared, element_losses, grouped, pairs_right, scores_of
+from rein.train.reward_parts import (
+    Position,
+    Start,
+    finish,
+    head_of,
+    normalise,
+    save,
+    scores_over_processes,
+    state_of,
+    whole,
+)  # fmt: skip
+from rein.train.reward_rows import Element, collate, element_losses, grouped, pairs_right, scores_of
 
 EVALUATIONS = 10  # of a run, where nobody says how often
 SAMPLE_TOKENS = 48  # of a sample to normalise on, where the format does not say how long a response is
 
 
-@dataclass
-class Position:
-    """How far a run is: all that its next update depends on, besides weights, labelers and optimiser."""
-
-    opt_step: int = 0
-    tokens: int = 0  # of completions trained on, padding not counted
-    judgements: int = 0
-    wall_s: float = 0.0
-    data_sha256: str = ""
-    losses: list[float] = field(default_factory=list)  # of the updates since the last row of metrics
-    right: float = 0.0  # pairs that were right before those updates, and how many there were
-    pairs: int = 0
-    curve: list[list[float]] = field(default_factory=list)  # (judgements, dev accuracy) of each evaluation
-
-
-@dataclass(frozen=True)
-class Start:
-    """What every cell of a sweep begins from."""
-
-    policy: GPT
-    tokenizer: Tokenizer
-    data: RewardData
-    policy_sha256: str
-    references: list[Completion]
-
-
-def reward(config: RewardConfig) -> Path:
-    """Trains a reward model on what people preferred, and returns the run folder.
+def reward_command(config: RewardConfig) -> None:
+    """Trains a reward model on what people preferred.
 
     RUN/best is the model, normalised: transformers loads it as GPT2ForSequenceClassification. RUN/quality.html says
     how accurate it is by batch and by policies, how well calibrated, and how much of it is the length of the texts.
     Prompts are held out whole: half of them select among seeds and learning rates, the other half is reported.
-    Settings that are not given are the preset's. Ctrl-C saves and stops; the same command goes on.
+    Settings that are not given are the preset's. Ctrl-C saves and stops; the same command goes on. --parallel starts
+    that many processes on this machine; on several, start torchrun on each, as for `rein pretrain`.
 
     Examples
       rein reward runs/sft --project summaries --out runs/reward
@@ -107,71 +86,100 @@ def reward(config: RewardConfig) -> Path:
       rein reward runs/sft --data ranked.jsonl --out runs/rm --preset instructgpt2022 --normalise candidates
       rein reward runs/gpt2 --data hh.jsonl.gz --format plain --too-long cut --normalise policy --out runs/hh
     """
+    launch_others("rein reward", config)
+    reward(config)
+
+
+def reward(config: RewardConfig) -> Path:
+    """Trains a reward model on what people preferred, and returns the run folder. See `reward_command`.
+
+    With a layout of several processes, every one of them calls this.
+    """
     config = config.settled()
     keep_freed_memory()
-    start = _begin(config)
-    cells = config.cells()
-    if cells == [config]:
-        _cell(config, start)
-    else:
-        with RunFolder(config.out, config):
-            for cell in cells:
-                _cell(cell, start)
-            keep(config, cells)
-    write_page(config.out, read_quality(config.out))
-    say(config.out)
+    world = begin(config)
+    with lost_peers(config.out):
+        start = _begin(config, world)
+        cells = config.cells()
+        if cells == [config]:
+            _cell(config, start)
+        else:
+            with run_folder(config.out, config, world) as run:
+                for cell in cells:
+                    _cell(cell, start)
+                if run is not None:
+                    keep(config, cells)
+    stop()
+    if world.is_first:
+        write_page(config.out, read_quality(config.out))
+        say(config.out)
     return config.out
 
 
-def _begin(config: RewardConfig) -> Start:
+def _begin(config: RewardConfig, world: World) -> Start:
     policy, tokenizer = pretrained(config.policy, dropout=config.dropout)
     data = read_data(config, tokenizer, policy.config.n_ctx)
     for line in data.notes:
-        print(f"data       {line}", file=sys.stderr)
+        if world.is_first:
+            print(f"data       {line}", file=sys.stderr)
     digest = Policies({"policy": config.policy}).fingerprints()["policy"]
-    return Start(policy, tokenizer, data, digest, data.references or _samples(config, policy, tokenizer, data))
+    references = data.references or _samples(config, policy, tokenizer, data, world)
+    return Start(policy, tokenizer, data, digest, references, world)
 
 
-def _samples(config: RewardConfig, policy: GPT, tokenizer: Tokenizer, data: RewardData) -> list[Completion]:
+def _samples(
+    config: RewardConfig, policy: GPT, tokenizer: Tokenizer, data: RewardData, world: World
+) -> list[Completion]:
     """One response of the policy to each query that it is to be normalised on; none where there are none."""
     if not data.queries:
         return []
-    device = resolve_device(config.device)
     longest = policy.config.n_ctx - max(map(len, data.queries))
-    found = rollouts(
-        policy.to(device).eval(), data.queries, max_new_tokens=min(config.response_tokens or SAMPLE_TOKENS, longest),
-        seed=config.seed, eot_id=tokenizer.eot_id, precision=resolve_precision(config.precision, device),
-    )  # fmt: skip
+    mine = share(len(data.queries), world)
+    policy.to(world.device).eval()
+
+    def written() -> list[Completion]:
+        return rollouts(
+            policy, [data.queries[n] for n in mine], numbers=list(mine), seed=config.seed, eot_id=tokenizer.eot_id,
+            max_new_tokens=min(config.response_tokens or SAMPLE_TOKENS, longest),
+            precision=resolve_precision(config.precision, world.device),
+        ).completions if mine else []  # fmt: skip
+
+    found = everyones(world, written)
     policy.to("cpu")
-    return found.completions
+    return found
 
 
 def _cell(config: RewardConfig, start: Start) -> None:
     """One learning rate and one seed."""
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
-    data = start.data
+    world, data = start.world, start.data
+    precision = resolve_precision(config.precision, world.device)
     total = (config.epochs or 1) * _updates_of_an_epoch(config, data.train)
     every = config.evaluate_every_updates or max(1, total // EVALUATIONS)
-    with RunFolder(config.out, config) as run, interruptible() as interrupted:
+    with run_folder(config.out, config, world) as run, interruptible() as interrupted:
         net, people, position = _start(run, config, start)
-        net.to(device)
-        people.to(device)
-        optimizer = _optimizer(config, net, people)
+        if world.layout.fsdp == 1:
+            net.to(world.device)
+        replica = Replica.of(net.model, world, precision=precision)
+        net.to(world.device)
+        people.to(world.device)
+        optimizer = _optimizer(config, net, replica, people)
         if position.opt_step:
-            state = checkpoint.optimizer_tensors(_named(net, people), optimizer)
-            checkpoint.read_tensors(checkpoint.latest(run.path) / checkpoint.STATE, state)
-            run.truncate_after(position.opt_step)
+            state = state_of(net, replica, people, optimizer)
+            checkpoint.read_tensors(checkpoint.latest(config.out) / checkpoint.STATE, state, world.save_group)
+            if run is not None:
+                run.truncate_after(position.opt_step)
         elif config.normalise_before:
-            _normalise(net, config, start, precision)
-        if (run.path / QUALITY).exists():
+            with whole(net, replica):
+                normalise(net, config, start, precision)
+        if world.at_first(lambda: (config.out / QUALITY).exists()):
             return
-        print("\n".join(_said(config, net, data, precision, position)), file=sys.stderr)
+        if run is not None:
+            print("\n".join(_said(config, net, data, precision, position, world)), file=sys.stderr)
         saved_at, logged, busy_s = time.monotonic(), position.judgements, 0.0
-        with Progress("reward", total=total, unit="updates", start=position.opt_step) as bar:
+        with Progress("reward", total=total, unit="updates", start=position.opt_step, quiet=run is None) as bar:
             while position.opt_step < total:
                 began = time.monotonic()
-                row = _update(config, net, people, optimizer, data.train, position, total, precision)
+                row = _update(config, net, people, optimizer, data.train, position, total, replica)
                 busy_s += time.monotonic() - began
                 position.wall_s += time.monotonic() - began
                 done = position.opt_step == total
@@ -180,15 +188,23 @@ def _cell(config: RewardConfig, start: Start) -> None:
                     logged, busy_s = position.judgements, 0.0
                 bar.advance(1, note=f"loss {row['loss']:.3f}")
                 if position.opt_step % every == 0 or done:
-                    bar.say(_evaluate(run, config, net, data.dev, position, precision))
-                if done or interrupted or time.monotonic() - saved_at > config.checkpoint_every_s:
-                    folder = checkpoint.step_folder(run.path / "checkpoints", position.opt_step)
-                    _save(folder, config, start, net, people, position, optimizer=optimizer)
-                    checkpoint.prune(run.path / "checkpoints", 1)
+                    with whole(net, replica):
+                        bar.say(_evaluate(run, config, net, start, position, precision))
+                wishes = world.gather((bool(interrupted), time.monotonic() - saved_at > config.checkpoint_every_s))
+                stopping = any(one for one, _ in wishes)
+                if done or stopping or wishes[0][1]:
+                    folder = checkpoint.step_folder(config.out / "checkpoints", position.opt_step)
+                    state = state_of(net, replica, people, optimizer)
+                    with whole(net, replica, here=world.is_first):
+                        save(folder, config, start, net, people, position, state=state)
+                    if run is not None:
+                        checkpoint.prune(config.out / "checkpoints", 1)
                     saved_at = time.monotonic()
-                if interrupted and not done:
+                if stopping and not done:
                     raise KeyboardInterrupt
-        _finish(run, config, start, net, people, position, precision)
+        with whole(net, replica):
+            finish(run, config, start, net, people, position, precision)
+        world.wait()  # until the first process has written it
 
 
 # ------------------------------------------------------------------------------------------------------ one update
@@ -214,24 +230,35 @@ def _update(
     train: Sequence[Element],
     position: Position,
     total: int,
-    precision: str,
+    replica: Replica,
 ) -> dict[str, float]:
-    """Adds up the gradients of one batch's losses, and changes the weights. Returns the numbers of the update."""
+    """Adds up the gradients of one batch's losses over all processes, and changes the weights. Returns its numbers."""
     some = _batch(config, train, position.opt_step)
     net.train()
-    loss = 0.0
-    for number, places in enumerate(grouped(some, config.tokens_at_once)):
-        net.model.seed_dropout(site_seed(config.seed, position.opt_step, number))
+    world, loss, n_right, pairs = replica.world, 0.0, 0.0, 0
+
+    def pieces(which: Sequence[int]) -> list[list[int]]:
+        return [[which[n] for n in part] for part in grouped([some[n] for n in which], config.tokens_at_once)]
+
+    groups = turns(range(len(some)), pieces, world)
+    for number, (places, counts) in enumerate(groups):
+        # Over several processes, each drops what its own number says.
+        seed = site_seed(config.seed, position.opt_step, number * world.layout.batch_ranks + world.batch_rank)
+        net.model.seed_dropout(seed)
+        replica.sync(number == len(groups) - 1)
         batch = collate([some[place] for place in places]).to(net.weight.device)
-        scores_N = scores_of(net, batch, precision)
+        scores_N = scores_of(net, batch, replica.precision)
         part = element_losses(scores_N, people, batch).sum() / len(some)
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += part.item()
-        right_of_it, pairs = pairs_right(scores_N, batch)
-        position.right, position.pairs = position.right + right_of_it, position.pairs + pairs
-    if people.w_L.requires_grad:
+        (part if counts else 0 * part).backward()  # type: ignore[no-untyped-call]
+        if counts:
+            right_of_it, pairs_of_it = pairs_right(scores_N, batch)
+            loss, n_right, pairs = loss + part.item(), n_right + right_of_it, pairs + pairs_of_it
+    if people.w_L.requires_grad and world.is_first:
         (people.penalty() / len(train)).backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(net.parameters(), config.clip_norm or math.inf).item()
+    add_up(world, [each for each in people.parameters() if each.requires_grad])
+    loss, n_right, pairs = (sum(parts) for parts in zip(*world.gather((loss, n_right, pairs)), strict=True))
+    position.right, position.pairs = position.right + n_right, position.pairs + int(pairs)
+    norm = clip(world, replica, [net.weight, net.b], config.clip_norm or 0.0).item()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise UserError(
             f"Update {position.opt_step + 1} has loss {loss} and gradient norm {norm}. The weights were not changed "
@@ -241,7 +268,7 @@ def _update(
     share = share_of_peak(config, position.opt_step, total)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share
-    optimizer.step()
+    replica.update(optimizer)
     optimizer.zero_grad(set_to_none=True)
     position.opt_step += 1
     position.tokens += sum(len(one) for each in some for one in each.completions)
@@ -259,9 +286,10 @@ def share_of_peak(config: RewardConfig, opt_step: int, total: int) -> float:
     return optim.warmup_cosine(done, warmup_tokens=warmup * total, decay_tokens=total, final_frac=final)
 
 
-def _optimizer(config: RewardConfig, net: Scalar, people: People) -> torch.optim.Optimizer:
+def _optimizer(config: RewardConfig, net: Scalar, replica: Replica, people: People) -> torch.optim.Optimizer:
     peak = config.learning_rates[0]
-    groups = [{**group, "peak": peak} for group in optim.decayed_and_not(net)]
+    learned_of_net = [*head_of(net), *((held.name, held.local) for held in replica.held)]
+    groups = [{**group, "peak": peak} for group in optim.decayed_and_not(learned_of_net)]
     learned = [each for each in people.parameters() if each.requires_grad]
     if learned:
         groups.append({"params": learned, "weight_decay": 0.0, "peak": config.people_learning_rate})
@@ -274,99 +302,36 @@ def _optimizer(config: RewardConfig, net: Scalar, people: People) -> torch.optim
 # ------------------------------------------------------------------------------------------------ measuring, the end
 
 
-def _scores(config: RewardConfig, net: Scalar, completions: Sequence[Completion], precision: str) -> Tensor:
-    return score_all(net, completions, precision=precision, tokens_at_once=config.tokens_at_once)
-
-
 def _evaluate(
-    run: RunFolder, config: RewardConfig, net: Scalar, dev: Measured, position: Position, precision: str
+    run: RunFolder | None, config: RewardConfig, net: Scalar, start: Start, position: Position, precision: str
 ) -> str:
     """Logs how good the model is on the dev half, and returns a line that says so."""
-    pairs = dev.described(_scores(config, net, dev.completions, precision).tolist())
+    dev = start.data.dev
+    pairs = dev.described(scores_over_processes(config, net, dev.completions, precision, start.world).tolist())
     accuracy, loss = float(right(pairs.gap_P).mean()), float(nll(pairs.gap_P).mean())
     position.curve.append([position.judgements, accuracy])
-    run.log(
-        opt_step=position.opt_step, tokens=position.tokens, judgements=position.judgements,
-        wall_s=round(position.wall_s, 3), heldout_reward_accuracy=accuracy, heldout_reward_loss=loss,
-    )  # fmt: skip
-    write_report(run.path)
-    return f"after update {position.opt_step:,}: dev accuracy {accuracy:.4f}, loss {loss:.4f}, {len(pairs):,} pairs"
-
-
-def _normalise(net: Scalar, config: RewardConfig, start: Start, precision: str) -> dict[str, Any]:
-    """Brings the references to mean 0, and to standard deviation 1 where the preset has it; says what was done."""
-    if config.normalise == "none":
-        return {"on": "none"}
-    before_N = _scores(config, net, start.references, precision)
-    net.normalise(before_N, spread=bool(config.normalise_std))
-    net.normalise(_scores(config, net, start.references, precision))  # what rounding left
-    after_N = _scores(config, net, start.references, precision).double()
-    return {
-        "on": config.normalise, "n": len(after_N), "mean_before": before_N.double().mean().item(),
-        "std_before": before_N.double().std(correction=0).item(), "mean": after_N.mean().item(),
-        "std": after_N.std(correction=0).item(),
-    }  # fmt: skip
-
-
-def _finish(
-    run: RunFolder,
-    config: RewardConfig,
-    start: Start,
-    net: Scalar,
-    people: People,
-    position: Position,
-    precision: str,
-) -> None:
-    """Normalises, measures, and writes RUN/best and RUN/quality.json."""
-    data = start.data
-    normalised = _normalise(net, config, start, precision)
-    completions, pairs = compared(data.train)
-    x_ND = last_states(net, completions, precision=precision, tokens_at_once=config.tokens_at_once)
-    sides = [torch.tensor([getattr(one, side) for one in pairs], dtype=torch.int64) for side in ("better", "worse")]
-    layer = laplace.fit(net, x_ND[sides[0]], x_ND[sides[1]]) if pairs else None
-    weight = length_weight(np.array(data.lengths))
-    found: dict[str, Any] = {}
-    for part, measured in (("dev", data.dev), ("test", data.test)):
-        scores_N = _scores(config, net, measured.completions, precision)
-        found[part] = quality(
-            measured.described(scores_N.tolist()), weight=weight, agreement=data.agreement[0],
-            agreement_topics=data.agreement[1],
+    if run is not None:
+        run.log(
+            opt_step=position.opt_step, tokens=position.tokens, judgements=position.judgements,
+            wall_s=round(position.wall_s, 3), heldout_reward_accuracy=accuracy, heldout_reward_loss=loss,
         )  # fmt: skip
-    found |= {
-        "curve": position.curve,
-        "train": {
-            "elements": len(data.train),
-            "judgements": sum(len(each.choices) for each in data.train),
-            "pairs": len(data.lengths),
-        },
-        "normalised": normalised,
-        "temperatures": people.temperatures() if config.reliability == "temperature" else {},
-        "accuracies": data.accuracies,
-        "labelers": dict(people.counts),
-        "ties": {"policy": config.ties, **{name: value.item() for name, value in people.tie_terms().items()}},
-        "learning_rate": config.learning_rates[0],
-        "seed": config.seed,
-        "notes": data.notes,
-    }
-    best = run.path / BEST
-    _save(best, config, start, net, people, position, layer=layer, normalised=normalised)
-    write_report(run.path)
-    write_atomically(run.path / QUALITY, json.dumps(found, indent=2) + "\n")
+        write_report(run.path)
+    return f"after update {position.opt_step:,}: dev accuracy {accuracy:.4f}, loss {loss:.4f}, {len(pairs):,} pairs"
 
 
 # ------------------------------------------------------------------------------------------------------- the run
 
 
-def _start(run: RunFolder, config: RewardConfig, start: Start) -> tuple[Scalar, People, Position]:
+def _start(run: RunFolder | None, config: RewardConfig, start: Start) -> tuple[Scalar, People, Position]:
     """The policy's trunk with a fresh head, or the run's last checkpoint with where it stood."""
     net = scalar_from(copy.deepcopy(start.policy), config.seed)
     people = start.data.people(config)
-    if not checkpoint.all_steps(run.path / "checkpoints"):
-        if run.resumed:
+    if not start.world.at_first(lambda: bool(checkpoint.all_steps(config.out / "checkpoints"))):
+        if run is not None and run.resumed:
             run.truncate_after(-1)
         return net, people, Position(data_sha256=start.data.sha256)
-    folder = checkpoint.latest(run.path)
-    checkpoint.verify(folder)
+    folder = checkpoint.latest(config.out)
+    start.world.at_first(lambda: checkpoint.verify(folder))
     about = checkpoint.read_about(folder)
     position = Position(**about["position"])
     if position.data_sha256 != start.data.sha256 or about["parents"] != [start.policy_sha256]:
@@ -381,67 +346,28 @@ def _start(run: RunFolder, config: RewardConfig, start: Start) -> tuple[Scalar, 
     return net, people, position
 
 
-def _save(
-    folder: Path,
-    config: RewardConfig,
-    start: Start,
-    net: Scalar,
-    people: People,
-    position: Position,
-    *,
-    optimizer: torch.optim.Optimizer | None = None,
-    layer: laplace.LastLayer | None = None,
-    normalised: dict[str, Any] | None = None,
-) -> None:
-    """A checkpoint to go on from, with the optimiser; or the finished model, with its uncertainty."""
-
-    def write(part: Path) -> None:
-        save_scalar(part, net, start.tokenizer)
-        if optimizer is not None:
-            state = checkpoint.optimizer_tensors(_named(net, people), optimizer)
-            checkpoint.write_tensors(part / checkpoint.STATE, state)
-        if layer is not None:
-            laplace.save(part, layer)
-
-    about: dict[str, Any] = {
-        "format": "rein-checkpoint-1",
-        "made_by": "reward",
-        "position": asdict(position),
-        "config": to_dict(config),
-        "model": asdict(net.model.config),
-        "scalar": about_scalar(net, **({} if normalised is None else {"normalised": normalised})),
-        "people": {"names": people.names, "w": people.w_L.tolist(), "tie": people.tie.item()},
-        "tokenizer_sha256": start.tokenizer.sha256(),
-        "parents": [start.policy_sha256],
-    }
-    checkpoint.save(folder, write, about)
-
-
-def _named(net: Scalar, people: People) -> list[tuple[str, Tensor]]:
-    """All parameters that are learned, by name."""
-    both = nn.ModuleDict({"net": net, "people": people})
-    return [(name, each) for name, each in both.named_parameters() if each.requires_grad]
-
-
-def _log(run: RunFolder, position: Position, row: dict[str, float], rate: float) -> None:
+def _log(run: RunFolder | None, position: Position, row: dict[str, float], rate: float) -> None:
     accuracy = {"reward_accuracy": position.right / position.pairs} if position.pairs else {}
-    run.log(
-        opt_step=position.opt_step, tokens=position.tokens, judgements=position.judgements,
-        wall_s=round(position.wall_s, 3), reward_loss=statistics.fmean(position.losses), **accuracy,
-        learning_rate=row["learning_rate"], grad_norm=row["grad_norm"], judgements_per_s=rate,
-        peak_rss_bytes=peak_rss_bytes(),
-    )  # fmt: skip
+    if run is not None:
+        run.log(
+            opt_step=position.opt_step, tokens=position.tokens, judgements=position.judgements,
+            wall_s=round(position.wall_s, 3), reward_loss=statistics.fmean(position.losses), **accuracy,
+            learning_rate=row["learning_rate"], grad_norm=row["grad_norm"], judgements_per_s=rate,
+            peak_rss_bytes=peak_rss_bytes(),
+        )  # fmt: skip
     position.losses.clear()
     position.right, position.pairs = 0.0, 0
 
 
-def _said(config: RewardConfig, net: Scalar, data: RewardData, precision: str, position: Position) -> list[str]:
+def _said(
+    config: RewardConfig, net: Scalar, data: RewardData, precision: str, position: Position, world: World
+) -> list[str]:
     shape = net.model.config
     return [
         f"model      {config.policy}: {shape.n_layer} layers, {shape.n_embd} wide, context {shape.n_ctx}",
         f"loss       {len(data.train):,} elements, {len(data.lengths):,} pairs; ties {config.ties}, confidence "
         f"{config.confidence}, reliability {config.reliability}",
-        f"machine    {net.weight.device}, {precision}, {torch.get_num_threads()} threads",
+        f"machine    {net.weight.device}, {precision}, {torch.get_num_threads()} threads, {world.layout}",
         f"run        {config.out}, learning rate {config.learning_rates[0]:g}, seed {config.seed}"
         + f", from update {position.opt_step:,}" * bool(position.opt_step),
     ]

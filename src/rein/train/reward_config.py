@@ -106,6 +106,10 @@ class RewardConfig:
         0.02, "of labelers' temperatures and of ties, which begin at 1 and at their share", group="optimisation"
     )
 
+    parallel: str = setting(
+        "", "processes and what they share, as dp=2: dp the elements of a batch, fsdp also the storage of the weights; "
+        "started here, or by torchrun",
+        group="machine", may_change=True)  # fmt: skip
     device: str = setting("auto", "cpu, cuda, cuda:1 …; auto: a GPU if there is one", group="machine")
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "bf16: products in bfloat16 (autocast), weights in fp32; auto: where it is faster", group="machine"

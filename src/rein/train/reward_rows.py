@@ -26,8 +26,10 @@ from rein import losses
 from rein.bpe.tokenizer import Tokenizer
 from rein.feedback.judged import Judged
 from rein.feedback.trust import People
+from rein.models.gpt import GPT
 from rein.models.machine import autocast
-from rein.models.rows import Completion, Rows, lay_out
+from rein.models.passes import passed
+from rein.models.rows import Completion, Rows, lay_out, states
 from rein.models.scalar import Scalar
 from rein.text.prompts import PromptFormat, Unfit, encode_query, encode_response
 
@@ -202,7 +204,13 @@ def grouped(some: Sequence[Element], tokens_at_once: int) -> Iterator[list[int]]
 def scores_of(net: Scalar, batch: Batch, precision: str) -> Tensor:
     """The score of each candidate of a batch: (N,)."""
     with autocast(net.weight.device, precision):
-        return net.scores(batch.rows)
+        return net(passed(net.model, _last_states, batch.rows))  # type: ignore[no-any-return]
+
+
+def _last_states(model: GPT, rows: Rows) -> Tensor:
+    """What each candidate's score is read from: (N, D)."""
+    x_ND, _ = states(model, rows)
+    return x_ND[rows.last_N]
 
 
 def element_losses(scores_N: Tensor, people: People, batch: Batch) -> Tensor:

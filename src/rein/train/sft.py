@@ -7,6 +7,8 @@
 
 Each token counts alike, whatever piece of the batch it is computed in, packed or not. Batches, dropout and samples of
 an update are functions of the seed and its number alone: a run that is killed ends with the same weights, to the bit.
+Of several processes (processes.py, models/parallel.py) each learns from its share of a batch; dropout, where there is
+any, is then another one.
 Source   Stiennon 2020, App. B.1; Ouyang 2022, section 3.5 and App. C.1: there the held-out loss is best after one
          epoch, and a reward model's score and people's preference after more.
 """
@@ -17,7 +19,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,14 +31,16 @@ from torch import Tensor
 from rein import checkpoint, optim
 from rein.bpe.tokenizer import Tokenizer
 from rein.config import to_dict
-from rein.distributed import interruptible
+from rein.distributed import World, interruptible, lost_peers, stop
 from rein.errors import UserError
 from rein.feedback.policies import Policies
-from rein.models import fine_tuned, rows
+from rein.models import fine_tuned, ops, rows
 from rein.models.gpt import GPT
-from rein.models.huggingface import end_of_text, load_weights, save_model
-from rein.models.machine import autocast, keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
+from rein.models.huggingface import Weights, end_of_text, save_model
+from rein.models.machine import autocast, keep_freed_memory, peak_rss_bytes, resolve_precision
 from rein.models.ops import site_seed
+from rein.models.parallel import Replica
+from rein.models.passes import clip, passed
 from rein.models.residual_dropout import ResidualDropout
 from rein.models.reward import Reward, load_reward
 from rein.models.rollout import rollouts
@@ -45,6 +49,7 @@ from rein.report.page import write_report
 from rein.run import RunFolder
 from rein.text.prompts import PromptFormat, decode_response, format_of, within
 from rein.train.demonstrations import Demonstration, Demonstrations, groups, pad_note, read
+from rein.train.processes import added, begin, launch_others, run_folder, turns
 from rein.train.sft_config import SFTConfig, known
 
 _SHOWN_SAMPLES = 8  # of an evaluation, in samples.jsonl
@@ -74,12 +79,13 @@ class Judge:
     reward: Reward | None
 
 
-def sft(config: SFTConfig) -> Path:
-    """Teaches a model to answer as demonstrations do, and returns the run folder.
+def sft_command(config: SFTConfig) -> None:
+    """Teaches a model to answer as demonstrations do.
 
     RUN/best is what --select chooses among the epochs: the lowest held-out loss, or the highest score of samples. The
     loss is of the responses alone. Ctrl-C saves and stops; the same command goes on, to the same weights. The defaults
-    are those of the paper that --preset names.
+    are those of the paper that --preset names. --parallel starts that many processes on this machine; on several, start
+    torchrun on each, as for `rein pretrain`.
 
     Examples
       rein sft runs/gpt --data docstrings.jsonl --format docstring --learning-rate 3e-4 --out runs/sft
@@ -87,10 +93,19 @@ def sft(config: SFTConfig) -> Path:
       rein sft runs/gpt --store labels.db --project written --format instruct --out runs/written
       rein sft runs/gpt --data tasks.jsonl --preset instructgpt2022 --reward runs/reward --samples 64 --out runs/sft
     """
+    launch_others("rein sft", config)
+    sft(config)
+
+
+def sft(config: SFTConfig) -> Path:
+    """Teaches a model to answer as demonstrations do, and returns the run folder. See `sft_command`.
+
+    With a layout of several processes, every one of them calls this.
+    """
     config = config.settled()
     keep_freed_memory()
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
+    world = begin(config)
+    device, precision = world.device, resolve_precision(config.precision, world.device)
     model, tokenizer = fine_tuned.pretrained(config.checkpoint, ResidualDropout)
     assert isinstance(model, ResidualDropout), "it was asked for"
     if end_of_text(model.config, tokenizer) is None:
@@ -99,7 +114,8 @@ def sft(config: SFTConfig) -> Path:
             "Start from a model that was pre-trained with one.",
         )
     model.set_dropout(known(config.residual_dropout))
-    model.to(device)
+    if world.layout.fsdp == 1:
+        model.to(device)
     format = within(
         format_of(known(config.format), query_tokens=config.query_tokens, response_tokens=config.response_tokens),
         model.config.n_ctx,
@@ -110,41 +126,53 @@ def sft(config: SFTConfig) -> Path:
         data_sha256=data.sha256(), parent=Policies({"": config.checkpoint}).fingerprints()[""],
     )  # fmt: skip
     total = known(config.epochs) * _per_epoch(config, data)
-    with RunFolder(config.out, config) as run, interruptible() as interrupted:
-        position = _start(run, config, model, begun)
+    with run_folder(config.out, config, world) as run, interruptible() as interrupted, lost_peers(config.out):
+        replica = Replica.of(model, world, precision=precision)
+        position = _start(run, config, replica, begun)
         optimizer = torch.optim.AdamW(
-            optim.decayed_and_not(model), lr=known(config.learning_rate), eps=known(config.adam_eps), fused=True,
-            betas=(known(config.adam_b1), known(config.adam_b2)), weight_decay=known(config.weight_decay),
+            optim.decayed_and_not([(held.name, held.local) for held in replica.held]), lr=known(config.learning_rate),
+            eps=known(config.adam_eps), fused=True, betas=(known(config.adam_b1), known(config.adam_b2)),
+            weight_decay=known(config.weight_decay),
         )  # fmt: skip
         if position.opt_step:
-            checkpoint.read_training_state(checkpoint.latest(run.path) / checkpoint.STATE, model, optimizer)
-            run.truncate_after(position.opt_step)
-        _describe(config, model, data, judge, precision, position)
+            state = replica.optimizer_tensors(optimizer, copies=False)
+            checkpoint.read_tensors(checkpoint.latest(config.out) / checkpoint.STATE, state, world.save_group)
+            if run is not None:
+                run.truncate_after(position.opt_step)
+        if run is not None:
+            _describe(config, world, model, data, judge, precision, position)
         saved_at, logged, busy_s = time.monotonic(), position.tokens, 0.0
-        with Progress("supervised start", total=total, unit="updates", start=position.opt_step) as bar:
+        with Progress(
+            "supervised start", total=total, unit="updates", start=position.opt_step, quiet=run is None
+        ) as bar:
             if position.opt_step == 0:
-                bar.say(_evaluate(run, config, model, judge, data.heldout, position, precision))
+                bar.say(_evaluate(run, config, replica, judge, data.heldout, position))
             while position.opt_step < total:
                 began = time.monotonic()
-                row = _update(config, model, optimizer, data.train, position, total, precision)
+                row = _update(config, replica, optimizer, data.train, position, total)
                 busy_s += time.monotonic() - began
                 position.wall_s += time.monotonic() - began
                 evaluates = _evaluates(config, position.opt_step, _per_epoch(config, data))
                 if position.opt_step % config.log_every_updates == 0 or evaluates:
-                    _log(run, position, row, (position.tokens - logged) / busy_s)
+                    if run is not None:
+                        _log(run, position, row, (position.tokens - logged) / busy_s)
+                    position.losses.clear()
                     logged, busy_s = position.tokens, 0.0
                 bar.advance(1, note=f"loss {row['loss']:.3f}")
                 if evaluates:
-                    bar.say(_evaluate(run, config, model, judge, data.heldout, position, precision))
-                if evaluates or interrupted or time.monotonic() - saved_at > config.checkpoint_every_s:
-                    folder = checkpoint.step_folder(run.path / "checkpoints", position.opt_step)
-                    _save(folder, config, model, tokenizer, position, optimizer=optimizer)
-                    checkpoint.prune(run.path / "checkpoints", config.keep_checkpoints)
+                    bar.say(_evaluate(run, config, replica, judge, data.heldout, position))
+                wishes = world.gather((bool(interrupted), time.monotonic() - saved_at > config.checkpoint_every_s))
+                stopping = any(one for one, _ in wishes)
+                if evaluates or stopping or wishes[0][1]:
+                    _save_run(config, replica, tokenizer, position, optimizer)
                     saved_at = time.monotonic()
-                if interrupted and position.opt_step < total:
+                if stopping and position.opt_step < total:
                     raise KeyboardInterrupt
-    scores = checkpoint.read_about(config.out / checkpoint.BEST)["scores"]
-    print(f"{config.out / checkpoint.BEST}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    stop()
+    if world.is_first:
+        scores = checkpoint.read_about(config.out / checkpoint.BEST)["scores"]
+        said = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        print(f"{config.out / checkpoint.BEST}: {said}")
     return config.out
 
 
@@ -162,28 +190,32 @@ def _evaluates(config: SFTConfig, opt_step: int, per_epoch: int) -> bool:
 
 def _update(
     config: SFTConfig,
-    model: GPT,
+    replica: Replica,
     optimizer: torch.optim.Optimizer,
     train: Sequence[Demonstration],
     position: Position,
     total: int,
-    precision: str,
 ) -> dict[str, float]:
-    """Adds up the gradients of one batch, and changes the weights. Returns the numbers of the update."""
+    """Adds up the gradients of one batch over all processes, and changes the weights. Returns the update's numbers."""
     size = known(config.demonstrations_per_batch)
     epoch, place = divmod(position.opt_step, math.ceil(len(train) / size))
     order = np.random.default_rng([config.seed, epoch]).permutation(len(train))
     batch = [train[number] for number in order[place * size : (place + 1) * size]]
     n_learned = sum(each.n_learned for each in batch)
+    model, world = replica.model, replica.world
     model.train()
-    loss = torch.zeros((), device=model.wte.device)
-    for number, group in enumerate(groups(batch, n_ctx=model.config.n_ctx, at_once=config.tokens_at_once,
-                                          pack=config.pack)):  # fmt: skip
-        model.seed_dropout(site_seed(config.seed, position.opt_step, 1 + number))
-        part = loss_of(model, [batch[i] for i in group], precision, pack=config.pack) / n_learned
-        part.backward()
-        loss += part.detach()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), known(config.clip_norm) or math.inf).item()
+    loss = torch.zeros((), device=world.device)
+    groups = turns(range(len(batch)), _grouped(config, batch, model), world)
+    for number, (group, counts) in enumerate(groups):
+        # Over several processes, each drops what its own number says.
+        place = 1 + number * world.layout.batch_ranks + world.batch_rank
+        model.seed_dropout(site_seed(config.seed, position.opt_step, place))
+        replica.sync(number == len(groups) - 1)
+        part = loss_of(model, [batch[i] for i in group], replica.precision, pack=config.pack) / n_learned
+        (part if counts else 0 * part).backward()
+        loss += part.detach() * counts
+    loss = added(world, loss)
+    norm = clip(world, replica, (), known(config.clip_norm)).item()
     loss_ = loss.item()
     if not (math.isfinite(loss_) and math.isfinite(norm)):
         raise UserError(
@@ -197,21 +229,33 @@ def _update(
     )  # fmt: skip
     for parameters in optimizer.param_groups:
         parameters["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    replica.update(optimizer)
     position.opt_step += 1
     position.tokens += sum(len(each.completion) for each in batch)
     position.losses.append(loss_)
     return {"loss": loss_, "grad_norm": norm, "learning_rate": rate}
 
 
+def _grouped(
+    config: SFTConfig, some: Sequence[Demonstration], model: GPT
+) -> Callable[[Sequence[int]], list[list[int]]]:
+    """Makes groups of these demonstrations, for one forward pass each."""
+
+    def grouped(which: Sequence[int]) -> list[list[int]]:
+        parts = groups([some[n] for n in which], n_ctx=model.config.n_ctx, at_once=config.tokens_at_once,
+                       pack=config.pack)  # fmt: skip
+        return [[which[n] for n in part] for part in parts]
+
+    return grouped
+
+
 def loss_of(model: GPT, some: Sequence[Demonstration], precision: str, *, pack: bool = False) -> Tensor:
     """−Σ log π over all tokens of these demonstrations that are learned: a sum, in float32."""
-    device = model.wte.device
+    device = ops.local(model.wte).device
     laid = rows.lay_out([each.completion for each in some], width=model.config.n_ctx if pack else None).to(device)
     learned_M = torch.tensor([one for each in some for one in each.learned], device=device)
     with autocast(device, precision):
-        logprobs_M = rows.logprobs(model, laid)
+        logprobs_M = passed(model, rows.logprobs, laid)
     return -torch.where(learned_M, logprobs_M, 0.0).sum()
 
 
@@ -241,30 +285,48 @@ def _judge(
 
 @torch.no_grad()
 def _evaluate(
-    run: RunFolder,
+    run: RunFolder | None,
     config: SFTConfig,
-    model: GPT,
+    replica: Replica,
     judge: Judge,
     heldout: Sequence[Demonstration],
     position: Position,
-    precision: str,
 ) -> str:
     """Measures the model, keeps some of its answers, and keeps it where it is the best so far."""
+    model, world = replica.model, replica.world
     model.eval()
     total = torch.zeros((), dtype=torch.float64)
-    for group in groups(heldout, n_ctx=model.config.n_ctx, at_once=config.tokens_at_once, pack=config.pack):
-        total += loss_of(model, [heldout[place] for place in group], precision, pack=config.pack).double().cpu()
-    scores = {"heldout_loss": total.item() / sum(each.n_learned for each in heldout)}
-    scores |= _answer(run, config, model, judge, position, precision)
+    for group, counts in turns(range(len(heldout)), _grouped(config, heldout, model), world):
+        part = loss_of(model, [heldout[place] for place in group], replica.precision, pack=config.pack)
+        total += part.double().cpu() * counts
+    loss = added(world, total).item() / sum(each.n_learned for each in heldout)
+    with replica.gathered(here=world.is_first) as whole:
+        said, position.best = world.at_first(lambda: _measure(run, config, whole, judge, loss, position, replica))
+    return said
+
+
+def _measure(
+    run: RunFolder | None,
+    config: SFTConfig,
+    model: GPT,
+    judge: Judge,
+    loss: float,
+    position: Position,
+    replica: Replica,
+) -> tuple[str, float | None]:
+    """What only the first process does of an evaluation. Returns what to show, and the best so far."""
+    assert run is not None, "the first process has the run folder"
+    scores = {"heldout_loss": loss} | _answer(run, config, model, judge, position, replica.precision)
     run.log(opt_step=position.opt_step, tokens=position.tokens, wall_s=round(position.wall_s, 3), **scores)
     said = f"after update {position.opt_step:,}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
     goodness = scores["heldout_reward"] if config.select == "reward" else -scores["heldout_loss"]
     best = position.opt_step > 0 and (position.best is None or goodness > position.best)
     if best:
         position.best = goodness
-        _save(run.path / checkpoint.BEST, config, model, judge.tokenizer, position, scores=scores)
+        about = _about(config, model, judge.tokenizer, position, scores)
+        checkpoint.save(run.path / checkpoint.BEST, lambda part: save_model(part, model, judge.tokenizer), about)
     write_report(run.path)
-    return said + ", the best so far" * best
+    return said + ", the best so far" * best, position.best
 
 
 def _answer(
@@ -298,14 +360,15 @@ def _answer(
 # ------------------------------------------------------------------------------------------------- the run
 
 
-def _start(run: RunFolder, config: SFTConfig, model: GPT, begun: Position) -> Position:
+def _start(run: RunFolder | None, config: SFTConfig, replica: Replica, begun: Position) -> Position:
     """Where a new run begins; or the run's last checkpoint, with where it stood."""
-    if not checkpoint.all_steps(run.path / "checkpoints"):
-        if run.resumed:
+    world = replica.world
+    if not world.at_first(lambda: bool(checkpoint.all_steps(config.out / "checkpoints"))):
+        if run is not None and run.resumed:
             run.truncate_after(-1)
         return begun
-    folder = checkpoint.latest(run.path)
-    checkpoint.verify(folder)
+    folder = checkpoint.latest(config.out)
+    world.at_first(lambda: checkpoint.verify(folder))
     position = Position(**checkpoint.read_about(folder)["position"])
     for what, now, then in (
         ("The demonstrations have", begun.data_sha256, position.data_sha256),
@@ -313,28 +376,36 @@ def _start(run: RunFolder, config: SFTConfig, model: GPT, begun: Position) -> Po
     ):
         if now != then:
             raise UserError(f"{what} changed since {config.out} began.", "Restore it, or choose another --out.")
-    load_weights(model, folder)
+    weights = Weights(folder, replica.config)
+    replica.load(weights)
+    weights.check_nothing_left()
     return position
 
 
-def _save(
-    folder: Path,
-    config: SFTConfig,
-    model: GPT,
-    tokenizer: Tokenizer,
-    position: Position,
-    *,
-    optimizer: torch.optim.Optimizer | None = None,
-    scores: dict[str, float] | None = None,
+def _save_run(
+    config: SFTConfig, replica: Replica, tokenizer: Tokenizer, position: Position, optimizer: torch.optim.Optimizer
 ) -> None:
-    """A checkpoint to go on from, with the optimiser; or the best weights, with their scores."""
+    """A checkpoint to go on from, with the optimiser."""
+    world, folder = replica.world, config.out / "checkpoints"
 
     def write(part: Path) -> None:
-        save_model(part, model, tokenizer)
-        if optimizer is not None:
-            checkpoint.write_training_state(part / checkpoint.STATE, model, optimizer)
+        with replica.gathered(here=world.is_first) as whole:
+            if world.is_first:
+                save_model(part, whole, tokenizer)
+        state = replica.optimizer_tensors(optimizer, copies=False)
+        checkpoint.write_tensors(part / checkpoint.STATE, state, world.save_group)
 
-    about: dict[str, Any] = {
+    about = _about(config, replica.model, tokenizer, position, {})
+    checkpoint.save(checkpoint.step_folder(folder, position.opt_step), write, about, world.save_group)
+    if world.is_first:
+        checkpoint.prune(folder, config.keep_checkpoints)
+
+
+def _about(
+    config: SFTConfig, model: GPT, tokenizer: Tokenizer, position: Position, scores: dict[str, float]
+) -> dict[str, Any]:
+    """What rein.json says of the model."""
+    return {
         "format": "rein-checkpoint-1",
         "made_by": "sft",
         "position": asdict(position),
@@ -342,9 +413,8 @@ def _save(
         "model": asdict(model.config),
         "tokenizer_sha256": tokenizer.sha256(),
         "parents": [position.parent],
-        "scores": scores or {},
+        "scores": scores,
     }
-    checkpoint.save(folder, write, about)
 
 
 def _log(run: RunFolder, position: Position, row: dict[str, float], rate: float) -> None:
@@ -358,11 +428,10 @@ def _log(run: RunFolder, position: Position, row: dict[str, float], rate: float)
         tokens_per_s=rate,
         peak_rss_bytes=peak_rss_bytes(),
     )
-    position.losses.clear()
 
 
 def _describe(
-    config: SFTConfig, model: GPT, data: Demonstrations, judge: Judge, precision: str, position: Position
+    config: SFTConfig, world: World, model: GPT, data: Demonstrations, judge: Judge, precision: str, position: Position
 ) -> None:
     shape, differs, pad = model.config, config.differs(), pad_note(config.checkpoint)
     lines = [
@@ -372,7 +441,7 @@ def _describe(
         f"format     {judge.format.name}: queries of up to {judge.format.query_tokens:,} tokens, responses of "
         f"{judge.format.response_tokens:,}",
         *(f"data       {note}" for note in data.notes),
-        f"machine    {model.wte.device}, {precision}, {torch.get_num_threads()} threads",
+        f"machine    {world.device}, {precision}, {torch.get_num_threads()} threads, {world.layout}",
         f"run        {config.out}, seed {config.seed}"
         + f", from update {position.opt_step:,}" * bool(position.opt_step),
     ]

@@ -88,6 +88,10 @@ class SFTConfig:
     checkpoint_every_s: float = setting(120.0, "between checkpoints", unit="seconds", group="watching", may_change=True)
     keep_checkpoints: int = setting(1, "how many checkpoints to keep, besides best/", group="watching", may_change=True)
 
+    parallel: str = setting(
+        "", "processes and what they share, as dp=2: dp the batch, fsdp also the storage of the weights; started here, "
+        "or by torchrun",
+        group="machine", may_change=True)  # fmt: skip
     device: str = setting("auto", "cpu, cuda, cuda:1 …; auto: a GPU if there is one", group="machine")
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "bf16: products in bfloat16 (autocast), weights in fp32; auto: where it is faster", group="machine"
