@@ -9,7 +9,7 @@ Work      one set of weights for all: 6 layers, 384 wide, 128 positions, a vocab
                    of 32, 4 passes over them, one minibatch
           reward   pairs of responses of 32 tokens to the same queries, 64 pairs an update
 Peer      TRL 1.12.0, the last release with a PPOTrainer (trl.experimental.ppo), and its RewardTrainer; one process
-          each, with all cores. Its own micro-batches are tried, 64 and 16 sequences; the faster is compared.
+          each, with all cores. Micro-batches of 64 and of 16 sequences are tried; the faster is compared.
 Counted   the median time of an update after the first; the largest resident memory of each process
 Needs     pip install trl==1.12.0 accelerate
 """
@@ -38,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=["ppo", "reward", "both"], default="both")
     parser.add_argument("--precision", choices=["fp32", "bf16", "both"], default="both")
+    parser.add_argument("--micro", nargs="+", default=["64", "16"], help="the peer's micro-batches to try")
     parser.add_argument("--updates", type=int, default=3, help="that are counted, of each side")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help="folder for the weights and texts; a new one if not given")
@@ -52,14 +53,15 @@ def main() -> None:
         prepare(work, arguments.updates)
         for what in ("ppo", "reward") if arguments.what == "both" else (arguments.what,):
             for precision in ("fp32", "bf16") if arguments.precision == "both" else (arguments.precision,):
-                compare(what, work, precision, arguments.updates)
+                compare(what, work, precision, arguments.updates, arguments.micro)
 
 
-def compare(what: str, work: Path, precision: str, updates: int) -> None:
+def compare(what: str, work: Path, precision: str, updates: int, micro: list[str]) -> None:
     """One line for each side, and the ratio."""
-    found = {name: run(f"{what}-{name}", work, precision, updates) for name in ("rein", "trl-64", "trl-16")}
     unit = "episodes" if what == "ppo" else "pairs"
-    for name, row in found.items():
+    found = {}
+    for name in ("rein", *(f"trl-{size}" for size in micro)):
+        row = found[name] = run(f"{what}-{name}", work, precision, updates)
         print(
             f"{what:<7} {precision}  {name:<7} {row['per_s']:8.2f} {unit}/s   {row['peak_bytes'] / 2**20:8,.0f} MiB",
             flush=True,
@@ -126,10 +128,8 @@ def prepare(work: Path, updates: int) -> None:
 def side(name: str, work: Path, precision: str, updates: int) -> None:
     """Prints what one side reached."""
     warnings.simplefilter("ignore")
-    per_s = {
-        "ppo-rein": rein_ppo, "reward-rein": rein_reward,
-        "ppo-trl-64": trl_ppo, "ppo-trl-16": trl_ppo, "reward-trl-64": trl_reward, "reward-trl-16": trl_reward,
-    }[name](work, precision, updates, name)  # fmt: skip
+    sides = {"ppo-rein": rein_ppo, "reward-rein": rein_reward, "ppo-trl": trl_ppo, "reward-trl": trl_reward}
+    per_s = sides["-".join(name.split("-")[:2])](work, precision, updates, name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"per_s": per_s, "peak_bytes": peak}))
 

@@ -274,6 +274,18 @@ def metrics_page() -> str:
     return "\n\n".join(["# Metrics", NOTE, text, table(("Key", "Unit", "How it is computed"), rows)]) + "\n"
 
 
+def presets_page() -> str:
+    """Where the papers' PPO differ."""
+    from rein.train.rlhf_presets import ppo_markdown
+
+    return (
+        "# Presets of PPO\n\n"
+        "Four papers side by side, as `rein ppo --preset` fills in what no flag gives: only what differs. `rein ppo "
+        "presets` prints it. The same in all: gamma 1, lambda 0.95, clip ranges 0.2, whitened advantages.\n\n"
+        + ppo_markdown()
+    )
+
+
 def dependencies_page() -> str:
     """Every declared dependency, the version it is locked to, and why it is there."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -352,6 +364,7 @@ PAGES = {
     "label-api.md": label_api_page,
     "recipes.md": recipes_page,
     "metrics.md": metrics_page,
+    "ppo-presets.md": presets_page,
     "dependencies.md": dependencies_page,
 }
 

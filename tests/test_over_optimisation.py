@@ -227,6 +227,54 @@ def test_a_fall_is_seen_even_where_kl_stands_still():
     assert verdict.best_episodes < 1500
 
 
+def with_stderr(truth, stderr):
+    guard, said = OverOptimisation(), []
+    for n, t in enumerate(truth):
+        guard.add(100 * n, float(n) ** 2, float(n), float(t), stderr)
+        said.append(guard.verdict().say)
+    return guard, said
+
+
+def test_where_neighbours_are_equal_a_fall_is_one_beyond_the_standard_error():
+    """The median difference is 0 then: it says nothing of the noise."""
+    whole = np.concatenate([np.full(9, 1.0), np.full(9, 0.999)])
+    _, said = with_stderr(whole, 0.05)
+    assert said == ["go"] * 18
+    _, said = with_stderr(np.concatenate([np.full(9, 1.0), np.full(9, 0.5)]), 0.05)
+    assert said[8] == "go"
+    assert said[13] == "past"
+
+
+@pytest.mark.parametrize("size", [0.0, 0.1, 1000.0])
+def test_a_truth_that_stands_still_has_no_peak_and_no_fall(size):
+    """But for the rounding of a number."""
+    truth = size * (1 + 1e-11 * np.random.default_rng(2).normal(size=30))
+    guard, said = watched(np.arange(30.0) ** 2, truth)
+    assert set(said) == {"go"}
+    assert guard.fit() is None
+    falling = size * (1 - 1e-10 * (np.arange(30) > 12))
+    assert set(watched(np.arange(30.0) ** 2, falling)[1]) == {"go"}
+
+
+def test_without_a_truth_only_the_limit_of_the_kl_is_watched():
+    guard = OverOptimisation(kl_limit_nats=20, patience_evaluations=2)
+    said = []
+    for n in range(12):
+        guard.add(n, 3.0 * n, float(n), None)
+        said.append(guard.verdict().say)
+    assert said == ["go"] * 8 + ["past"] * 4
+    verdict = guard.verdict()
+    assert (verdict.peak, verdict.best_episodes) == (None, None)
+    assert verdict.reasons == (
+        "No true score is watched; the KL is 33 nats now.",
+        "The KL of 33 nats is above --kl-limit-nats 20.",
+    )
+    assert guard.raised_kl_coef(0.1) == 0.2
+    resumed = OverOptimisation(kl_limit_nats=20, patience_evaluations=2)
+    resumed.load_state_dict(json.loads(json.dumps(guard.state_dict())))
+    assert resumed.state_dict() == guard.state_dict()
+
+
 def test_a_limit_of_the_kl_holds_whatever_the_truth_says():
     guard, said = watched([1, 2, 3, 30, 30, 30], [0, 1, 2, 3, 4, 5], kl_limit_nats=20)
     assert said == ["go"] * 5 + ["past"]
@@ -252,7 +300,9 @@ def test_the_reasons_name_the_peak_with_its_interval_and_where_it_is_now():
     assert "the KL is 36 nats now" in reasons[0]
     assert reasons[1].startswith("Past the peak, the true score falls by 0.3")
     few, _ = watched([0, 1], [0, 1])
-    assert few.verdict().reasons == ("The curve needs 8 evaluations or more, at KLs that differ; it has 2.",)
+    assert few.verdict().reasons == (
+        "The curve needs 8 evaluations or more, at KLs and with scores that differ; it has 2.",
+    )
     rising, _ = watched(d**2, law_rl(d, 1.0, -0.1))
     assert rising.verdict().reasons == ("The true score is not seen to bend yet; the KL is 36 nats now.",)
 

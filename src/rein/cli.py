@@ -61,6 +61,11 @@ COMMANDS = (
     Command("grpo", "rein.train.grpo:grpo", "the same rewards without a value network: GRPO, RLOO"),
     Command("best-of-n", "rein.evals.best_of_n_command:best_of_n", "the best of N samples: its curve, or its texts"),
     Command("loop", "rein.loop.loop:loop", "collect, train, improve, collect again: rounds of it, as one program"),
+    Command(
+        "over-optimise",
+        "rein.recipes.over_optimisation:over_optimise",
+        "a reward climbed until the truth falls, and the guard that catches it",
+    ),
     Command("runs", "rein.report.runs:list_runs", "the runs there are: how far, how good, how fast"),
     Command("runs compare", "rein.report.comparison:compare_runs", "what differs between runs: settings and results"),
     Command("runs watch", "rein.web.runs:watch", "the runs of a folder in the browser, as they go on"),

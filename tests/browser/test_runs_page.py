@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from looking import FITS, theme_of
 
+from rein.loop.stages import Stage
+from rein.loop.stages import run as run_stage
+from rein.loop.timeline import write_timeline
 from rein.report.runs import note_stop
 from rein.web.app import bind, make_server
 from rein.web.runs import Shelf, application
@@ -176,6 +179,34 @@ def test_a_name_opens_the_report_and_back_is_where_it_was(look, address):
     row(page, "sweep/a").wait_for()
     assert row(page, "sweep/a").get_by_role("checkbox").is_checked()
     assert names(page) == sorted(names(page), key=str.casefold)
+    assert page.complaints == []
+
+
+def test_a_loop_opens_its_timeline_and_a_reward_model_has_a_link_to_its_quality(look, address, folder, make_run):
+    loop = make_run(folder / "loop")
+    stage = Stage("items", {}, {}, lambda made: (made / "items.jsonl").touch(), ("items.jsonl",))
+    run_stage(loop / "round-01" / "draw", stage)
+    write_timeline(loop)
+    (folder / "first" / "quality.json").write_text("{}")
+    page = look(address)
+    row(page, "loop").wait_for()
+    assert "loop, round 1, next: answers collected" in row(page, "loop").inner_text()
+    assert row(page, "first").get_by_role("link", name="quality of first").is_visible()
+    assert row(page, "sweep/a").get_by_role("link").count() == 1
+    link = page.get_by_role("link", name="loop", exact=True)
+    link.focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "timeline of loop"
+    page.keyboard.press("Enter")
+    page.locator(".over", has_text="timeline of a loop").wait_for()
+    page.go_back()
+    link.focus()
+    page.keyboard.press("Enter")
+    page.locator("#round-1", has_text="items drawn").wait_for()
+    assert page.locator("h1").inner_text() == "loop"
+    for width in (320, 390, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(FITS), width
     assert page.complaints == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rein.evals.best_of_n import best_of_each, curve, kl_nats, shown_sizes, weights
+from rein.evals.best_of_n import best_of_each, choice, curve, kl_nats, shown_sizes, weights
 
 
 def by_enumeration(proxy, judged, n):
@@ -107,3 +107,12 @@ def test_a_gold_that_is_the_proxy_has_its_curve_and_an_opposite_one_falls():
 def test_sizes_of_a_table_end_with_all_samples():
     assert shown_sizes(64) == [1, 2, 4, 8, 16, 32, 64]
     assert shown_sizes(1) == [1]
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.sampled_from(["text", " ", ""]), st.booleans()), max_size=6))
+def test_what_is_chosen_is_whole_and_none_that_is_scores_more(samples):
+    whole = [score for score, text, ended in samples if text == "text" and ended]
+    found = choice(*([one[n] for one in samples] for n in range(3)))
+    assert (found is None) == (not whole)
+    if found is not None:
+        assert samples[found] == (max(whole), "text", True)

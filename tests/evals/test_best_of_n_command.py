@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from rein import checkpoint
 from rein.config import replace
 from rein.errors import UserError
 from rein.evals import best_of_n_command as module
 from rein.evals.best_of_n import best_of_each
 from rein.evals.best_of_n_command import BestOfNConfig, best_of_n
 from rein.models.gpt import GPT, GPTConfig
-from rein.models.huggingface import save_model
+from rein.models.huggingface import load_model, save_model
+from rein.models.scalar import about_scalar, save_scalar, scalar_from
 from rein.run import read_rows
 from rein.text.prompts import FORMATS, answer_of, read_queries
 
@@ -150,6 +152,41 @@ def test_unended_responses_have_the_score_that_was_given(model, prompts, tmp_pat
 def test_what_cannot_be_is_named(model, prompts, tmp_path, changes, words):
     with pytest.raises(UserError, match=words):
         best_of_n(settings(model, prompts, tmp_path / "out", **changes))
+
+
+@pytest.mark.parametrize("what", ["policy", "reward", "gold"])
+def test_other_weights_under_the_same_name_are_another_run(model, prompts, tokenizer, tmp_path, what):
+    """Rows of two models, or scores of two judges, would be one table."""
+    policy, judge = tmp_path / "policy", tmp_path / "judge"
+    policy.mkdir()
+    net = load_model(model)[0]
+    save_model(policy, net, tokenizer)
+
+    def save_judge(seed):
+        scalar = scalar_from(load_model(model)[0], seed)
+        about = {"made_by": "test", "scalar": about_scalar(scalar)}
+        checkpoint.save(judge, lambda part: save_scalar(part, scalar, tokenizer), about)
+
+    save_judge(0)
+    given = {"reward": {"reward": str(judge)}, "gold": {"gold": str(judge)}}.get(what, {})
+    config = settings(policy, prompts, tmp_path / "out", samples=2, n_prompts=1, keep="none", **given)
+    best_of_n(config)
+    best_of_n(config)
+    if what == "policy":
+        save_model(policy, GPT(net.config).initialise(1), tokenizer)
+    else:
+        save_judge(1)
+    named = "The policy" if what == "policy" else str(judge)
+    with pytest.raises(UserError, match=f"{named}.* has other weights now than when .*out began"):
+        best_of_n(config)
+
+
+def test_a_reward_model_of_another_format_is_stopped(model, prompts, tokenizer, tmp_path):
+    scalar = scalar_from(load_model(model)[0], 0)
+    about = {"made_by": "test", "scalar": about_scalar(scalar), "config": {"format": "tldr", "query_tokens": None}}
+    checkpoint.save(tmp_path / "judge", lambda part: save_scalar(part, scalar, tokenizer), about)
+    with pytest.raises(UserError, match=r"--reward .*judge was trained on queries of --format tldr, but they are"):
+        best_of_n(settings(model, prompts, tmp_path / "out", reward=str(tmp_path / "judge")))
 
 
 def test_other_prompts_are_another_run(model, prompts, tmp_path):

@@ -11,11 +11,10 @@ from rein.config import from_flags, replace
 from rein.errors import UserError
 from rein.evals import policies_answers
 from rein.evals.policies import PoliciesConfig, policies_command
-from rein.evals.policies_answers import log_ratios
 from rein.evals.rouge import rouge_l
 from rein.models.gpt import GPT, GPTConfig
 from rein.models.huggingface import load_model, save_model
-from rein.models.rows import Completion
+from rein.models.rows import Completion, log_ratios
 from rein.models.scalar import save_scalar, scalar_from
 from rein.run import read_rows
 
@@ -79,7 +78,7 @@ def found(finished):
 def test_numbers_are_those_of_the_texts(finished, found):
     rows = {row["id"]: row for row in read_rows(finished / "answers/ppo.jsonl")}
     assert rows["long"]["texts"] is None
-    assert found["left_out"] == {"sft: no room for 10 tokens behind it in a context of 64": 1}
+    assert found["left_out"] == {"sft: no room for 10 tokens behind the query in a context of 64": 1}
     assert found["prompts"] == 7
     ppo = next(one for one in found["policies"] if one["name"] == "ppo")
     said = {id: row["texts"] for id, row in rows.items() if row["texts"]}
@@ -111,14 +110,14 @@ def test_the_kl_of_the_reference_itself_is_zero_and_another_one_is_not(found):
 def test_log_ratios_are_those_of_plain_softmax_and_of_no_batch(folders):
     (sft, _), (ppo, _) = (load_model(folders / name) for name in ("sft", "ppo"))
     both = [Completion((5, 6), (7, 8, 9)), Completion((1,), (2,))]
-    found = log_ratios(ppo, sft, both, temperature=0.7)
+    found = log_ratios(ppo, sft, both, temperature=0.7).tolist()
     for each, ratio in zip(both, found, strict=True):
         ids = torch.tensor([[*each.query, *each.response]])
         at = torch.arange(len(each.query) - 1, ids.shape[1] - 1)
         with torch.no_grad():
             ours, theirs = ((model(ids)[0] / 0.7).log_softmax(-1)[at, ids[0, at + 1]].sum() for model in (ppo, sft))
         assert ratio == pytest.approx(float(ours - theirs), abs=1e-5)
-        assert log_ratios(ppo, sft, [each], temperature=0.7) == pytest.approx([ratio], abs=1e-5)
+        assert log_ratios(ppo, sft, [each], temperature=0.7).tolist() == pytest.approx([ratio], abs=1e-5)
 
 
 def test_a_judge_that_is_a_model_scores_as_the_model_does(folders, finished, tokenizer):

@@ -1,40 +1,17 @@
-"""A small world for loops: an untrained model, prompts with references, a gold score, settings of seconds."""
+"""The small world for loops, made once."""
 
 from __future__ import annotations
 
-import json
+import sys
+from pathlib import Path
 
 import pytest
 
-from rein import checkpoint
-from rein.models.gpt import GPT, GPTConfig
-from rein.models.huggingface import save_model
-
-GOLDS = '''
-def gold(context, text):
-    """Vowels, by the four."""
-    return sum(letter in "aeiou" for letter in text) / 4
-'''
+sys.path.insert(0, str(Path(__file__).parent))
+from loop_world import make_world
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory, tokenizer):
     """A folder with sft/, prompts.jsonl, ppo.json, reward.json, loop_golds.py."""
-    folder = tmp_path_factory.mktemp("world")
-    config = GPTConfig(n_vocab=tokenizer.n_vocab, n_ctx=64, n_embd=32, n_head=2, n_layer=1)
-    model = GPT(config).initialise(0)
-    checkpoint.save(folder / "sft", lambda path: save_model(path, model, tokenizer), {"made_by": "test"})
-    rows = [
-        {"prompt": f"Say {n}.", "reference": f"It is {n} and no more.", "split": "train" if n % 4 else "heldout"}
-        for n in range(48)
-    ]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    ppo = {
-        "episodes": 32, "episodes_per_batch": 16, "heldout_prompts": 4, "show_samples": 2, "learning_rate": 1e-3,
-        "value_learning_rate": 1e-3, "precision": "fp32",
-    }  # fmt: skip
-    (folder / "ppo.json").write_text(json.dumps(ppo), encoding="utf-8")
-    reward = {"learning_rates": [1e-3], "prompts_per_batch": 8, "precision": "fp32"}
-    (folder / "reward.json").write_text(json.dumps(reward), encoding="utf-8")
-    (folder / "loop_golds.py").write_text(GOLDS, encoding="utf-8")
-    return folder
+    return make_world(tmp_path_factory.mktemp("world"), tokenizer)

@@ -286,12 +286,14 @@ def test_some_answers_may_be_left_for_people(settings, tmp_path, capsys):
 # ------------------------------------------------------------------------------------------------------- improvements
 
 
-@pytest.mark.parametrize("improve", ["dpo", "rejection"])
+@pytest.mark.parametrize("improve", ["dpo", "rejection", "grpo", "rloo"])
 def test_a_policy_by_other_means(settings, world, tmp_path, improve):
+    sampled = {"learning_rate": 1e-3, "queries_per_batch": 4, "samples": 2, "episodes": 16, "heldout_prompts": 4,
+               "precision": "fp32"}  # fmt: skip
     given = {
         "dpo": {"learning_rate": 1e-3, "judgements_per_batch": 8, "precision": "fp32", "warmup_updates": 0},
         "rejection": {"learning_rate": 1e-3, "demonstrations_per_batch": 8, "samples": 2, "precision": "fp32"},
-    }[improve]
+    }.get(improve, sampled)
     (tmp_path / "settings.json").write_text(json.dumps(given))
     config = replace(settings, out=tmp_path / "out", rounds=1, improve=improve,
                      policy_settings=tmp_path / "settings.json")  # fmt: skip
@@ -300,7 +302,18 @@ def test_a_policy_by_other_means(settings, world, tmp_path, improve):
     assert said["kl_nats"]["value"] != 0
     if improve == "rejection":
         chosen = rows(config.out / "round-01/policy/demonstrations.jsonl")
-        assert len(chosen) == len(rows(config.out / "prompts/train.jsonl"))
+        assert 0 < len(chosen) <= len(rows(config.out / "prompts/train.jsonl"))
+    if given is sampled:
+        kept = json_of(config.out / "round-01/policy/run/config.json")
+        assert (kept["estimator"], kept["gold"], kept["response_tokens"]) == (improve, config.gold, 12)
+        assert json_of(config.out / "round-01/policy/summary.json")["episodes"] == 16
+
+
+def test_the_estimator_is_what_improve_says(settings, tmp_path):
+    (tmp_path / "settings.json").write_text('{"estimator": "grpo"}')
+    config = replace(settings, out=tmp_path / "out", improve="rloo", policy_settings=tmp_path / "settings.json")
+    with pytest.raises(UserError, match=r"has estimator, which `rein loop` decides itself.\n.*--improve of the loop"):
+        loop(config)
 
 
 # --------------------------------------------------------------------------------------------------------- bad input
@@ -311,7 +324,9 @@ def test_a_policy_by_other_means(settings, world, tmp_path, improve):
     [
         ({"rounds": 0}, "--rounds is 0"),
         ({"items": 0}, "--items is 0"),
+        ({"best_of": 0}, "--best-of is 0"),
         ({"by_people": -1}, "--by-people is -1"),
+        ({"temperature": -0.1}, "--temperature is -0.1"),
         ({"by_people": 17}, "--by-people is 17, but a round has --items 16"),
         ({"overlap": 4}, "--overlap is 4, but there are 3 simulated labelers"),
         ({"evaluation_items": 2}, "--evaluation-items is 2"),
@@ -323,6 +338,7 @@ def test_a_policy_by_other_means(settings, world, tmp_path, improve):
         ({"pairs": "current=1"}, "--pairs has 'current'"),
         ({"pairs": "ref:ref=1"}, "--pairs has 'ref:ref'"),
         ({"pairs": "current:ref=much"}, "the share 'much'"),
+        ({"pairs": "current:ref=0"}, "the share '0'"),
         ({"noise": 2.0}, "noise is 2"),
     ],
 )

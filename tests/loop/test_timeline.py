@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from rein.errors import UserError
-from rein.loop.stages import Stage, run
+from rein.loop.stages import DONE, Stage, run
 from rein.loop.timeline import STAGES, as_text, charts, read_rounds, render, write_timeline
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e"
@@ -96,6 +96,20 @@ def test_the_table_has_a_line_for_each_round_and_no_column_of_nothing(out):
     assert "gold gained" not in as_text(read_rounds(out))[0]
 
 
+def test_a_perfect_model_stands_beside_the_labelers_who_agree(out):
+    """Two who are right q of the time agree q² + (1 − q)²: 0.72 is a q of 0.832."""
+    first, second = read_rounds(out)
+    assert second.of("collect", "perfect")["value"] == pytest.approx((1 + 0.44**0.5) / 2)
+    judges = next(chart for chart in charts([first, second]) if chart.name == "judges")
+    assert "a perfect model, if each labeler errs alone: 0.832 in round 1, 0.832 in round 2" in judges.said
+    page = Page(render(out)).text
+    assert "labelers agree on 72.0%, a perfect model with them on 83.2%" in page
+    assert "83.2% (74.5% to 90.0%)" in page
+    collected = out / "round-01" / "collect" / "summary.json"
+    collected.write_text(json.dumps({**COLLECT, "agreement": None}))
+    assert "a perfect model with" not in Page(render(out)).text
+
+
 def test_the_page_is_one_file_that_asks_for_nothing_and_believes_nothing(out):
     text = write_timeline(out).read_text(encoding="utf-8")
     assert text == render(out)  # to the byte
@@ -135,3 +149,19 @@ def test_a_damaged_record_is_named(out):
     (out / "round-01/collect/summary.json").write_text("{")
     with pytest.raises(UserError, match=r"summary\.json is damaged"):
         read_rounds(out)
+
+
+def test_a_day_is_said_once_and_answers_of_people_are_counted(out):
+    times = {"draw": "2026-11-28T23:58:00+0000", "collect": "2026-11-29T08:01:00+0000",
+             "judgements": "2026-11-29T08:02:00+0000", "reward": "", "policy": "soon"}  # fmt: skip
+    for name in STAGES[:5]:
+        path = out / "round-01" / name / DONE
+        path.write_text(json.dumps({**json.loads(path.read_text()), "finished": times[name]}))
+    (out / "round-02/collect/summary.json").write_text(json.dumps({**COLLECT, "by_people": 7}))
+    text = re.sub(r"\s+", " ", Page(render(out)).text)
+    for said in ("items drawn, 28 November 2026, 23:58 UTC", "answers collected, 29 November 2026, 08:01 UTC",
+                 "judgements put together, 08:02 UTC", "policy trained, soon"):  # fmt: skip
+        assert said in text, said
+    assert "reward model trained," not in text
+    assert text.count("Of them by people") == 1  # none in the first round
+    assert "Of them by people7" in text

@@ -9,9 +9,10 @@ from rein import checkpoint
 from rein.bpe.trainer import train
 from rein.errors import UserError
 from rein.models.gpt import GPT, GPTConfig
-from rein.models.reward import FunctionReward, ModelReward, finite, is_function, load_reward
+from rein.models.reward import EnsembleReward, FunctionReward, ModelReward, finite, is_function, load_reward
 from rein.models.rows import Completion, lay_out
-from rein.models.scalar import about_scalar, save_scalar, scalar_from
+from rein.models.scalar import about_scalar, save_scalar, scalar_from, score_all
+from rein.text.prompts import format_of
 
 CPU = torch.device("cpu")
 COMPLETIONS = [Completion((5, 6, 7), (8, 9)), Completion((1,), (2, 3, 4, 5, 6)), Completion((9, 9), (9,))]
@@ -34,9 +35,10 @@ def golds(tmp_path, monkeypatch):
     sys.modules.pop("golds", None)
 
 
-def reward_model(folder, tokenizer):
-    net = scalar_from(GPT(GPTConfig(tokenizer.n_vocab, 16, 16, 2, 2)).initialise(0), 1)
+def reward_model(folder, tokenizer, *, seed=1, **config):
+    net = scalar_from(GPT(GPTConfig(tokenizer.n_vocab, 16, 16, 2, 2)).initialise(0), seed)
     about = {"format": "rein-checkpoint-1", "made_by": "reward", "scalar": about_scalar(net)}
+    about |= {"config": config} if config else {}
     checkpoint.save(folder, lambda part: save_scalar(part, net, tokenizer), about)
     return net
 
@@ -123,3 +125,88 @@ def test_a_reward_model_of_another_tokenizer_is_stopped(tokenizer, tmp_path):
 def test_a_folder_that_holds_none_is_named(tokenizer, tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         load_reward(str(tmp_path / "nowhere"), tokenizer, device=CPU)
+
+
+# --------------------------------------------------------------------------------------------- an ensemble
+
+
+@pytest.fixture
+def ensemble(tokenizer, tmp_path):
+    """What `rein reward --ensemble` leaves: the best one, and all of them."""
+    nets = [reward_model(tmp_path / "run" / "members" / f"seed-{n}", tokenizer, seed=n) for n in range(3)]
+    reward_model(tmp_path / "run" / "best", tokenizer, seed=1)
+    return tmp_path / "run", nets
+
+
+def test_the_members_of_an_ensemble_are_asked_as_one(ensemble, tokenizer):
+    folder, nets = ensemble
+    scores_MN = torch.stack([score_all(net, COMPLETIONS) for net in nets])
+    assert not torch.equal(scores_MN[0], scores_MN[1])
+    expected = {
+        "best": scores_MN[1],
+        "mean": scores_MN.sum(0) / 3,
+        "worst": scores_MN.min(0).values,
+        "uncertain": scores_MN.mean(0) - 0.5 * ((scores_MN - scores_MN.mean(0)) ** 2).sum(0) / 3,
+    }
+    for how, expected_N in expected.items():
+        found = load_reward(str(folder), tokenizer, device=CPU, ensemble=how, uncertainty_coef=0.5)
+        assert found.n_ctx == 16
+        assert found.name == str(folder)
+        assert torch.allclose(found.scores(COMPLETIONS, CONTEXTS, TEXTS), expected_N, atol=1e-6), how
+
+
+def test_a_member_that_diverged_is_stopped(ensemble, tokenizer):
+    _, nets = ensemble
+    with torch.no_grad():
+        nets[2].b.fill_(float("nan"))
+    with pytest.raises(UserError, match="my run scores the response 'one' as nan"):
+        EnsembleReward(nets, "my run", "worst").scores(COMPLETIONS, CONTEXTS, TEXTS)
+
+
+@pytest.mark.usefixtures("golds")
+def test_members_that_were_not_kept_are_missed(tokenizer, tmp_path):
+    reward_model(tmp_path / "reward", tokenizer)
+    with pytest.raises(UserError, match=r"--ensemble is worst, but --reward .*reward has no members"):
+        load_reward(str(tmp_path / "reward"), tokenizer, device=CPU, ensemble="worst")
+    with pytest.raises(UserError, match="--ensemble is mean, but --reward golds:length is a function"):
+        load_reward("golds:length", tokenizer, device=CPU, ensemble="mean")
+
+
+# --------------------------------------------------------------------------------------------- its format
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "message"),
+    [
+        ({"format": "tldr"}, "docstring", "was trained on queries of --format tldr, but they are docstring here"),
+        (
+            {"format": "docstring", "query_tokens": None},
+            ("docstring", 64),
+            "was trained with --query-tokens 96, to which .* of 64",
+        ),
+        (
+            {"format": "docstring", "query_tokens": 64},
+            "docstring",
+            "was trained with --query-tokens 64, to which .* of 96 here",
+        ),
+    ],
+)
+def test_a_reward_model_of_another_format_is_stopped_with_both_named(tokenizer, tmp_path, trained, asked, message):
+    reward_model(tmp_path / "reward", tokenizer, **trained)
+    name, most = (asked, None) if isinstance(asked, str) else asked
+    with pytest.raises(UserError, match=f"--heldout-reward .*reward {message}"):
+        load_reward(str(tmp_path / "reward"), tokenizer, device=CPU, flag="--heldout-reward",
+                    format=format_of(name, query_tokens=most))  # fmt: skip
+
+
+def test_the_same_format_is_let_through_and_an_unknown_one_is_said(tokenizer, tmp_path, capsys):
+    for number, (trained, asked) in enumerate([
+        ({"format": "docstring", "query_tokens": 96}, format_of("docstring")),
+        ({"format": "plain", "query_tokens": 64}, format_of("plain", query_tokens=24)),  # long ones are left out
+    ]):  # fmt: skip
+        reward_model(tmp_path / str(number), tokenizer, **trained)
+        load_reward(str(tmp_path / str(number)), tokenizer, device=CPU, format=asked)
+    assert capsys.readouterr().err == ""
+    reward_model(tmp_path / "unknown", tokenizer)
+    load_reward(str(tmp_path / "unknown"), tokenizer, device=CPU, format=format_of("plain"))
+    assert "does not say in which format it read queries; they are plain here." in capsys.readouterr().err

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rein.models import ops
 from rein.models.gpt import GPT, GPTConfig
-from rein.models.rows import Completion, batches, lay_out, logprobs, split, sums
+from rein.models.rows import Completion, batches, lay_out, log_ratios, logprobs, split, states, sums, sums_of
 from rein.models.scalar import Scalar
 
 N_VOCAB = 23
@@ -45,12 +45,43 @@ def test_a_completion_has_the_same_numbers_alone_packed_and_beside_others(kind, 
     head = Scalar(model).double().initialise(1)
     scores_N = torch.stack([head.scores(lay_out([each]))[0] for each in completions])
     assert torch.allclose(head.scores(rows), scores_N, atol=1e-9)
-    values_M = torch.cat([head.values(lay_out([each])) for each in completions])
-    assert torch.allclose(head.values(rows), values_M, atol=1e-9)
+    values_M = torch.cat([head(states(model, one)[0][one.at_M]) for one in (lay_out([each]) for each in completions)])
+    assert torch.allclose(head(states(model, rows)[0][rows.at_M]), values_M, atol=1e-9)
     assert [len(each) for each in split(found, [len(each.response) for each in completions])] == [
         len(each.response) for each in completions
     ]
     assert torch.allclose(sums(found, rows)[0], found[: len(completions[0].response)].sum())
+
+
+@settings(max_examples=50, deadline=None)
+@given(completions=COMPLETIONS, width=st.integers(16, 24))
+def test_texts_that_share_a_row_are_numbered_and_what_is_left_of_it_is_one_more(completions, width):
+    found = lay_out(completions, width=width)
+    of_rows: list[list[int]] = []  # lengths
+    for each in completions:
+        if not of_rows or sum(of_rows[-1]) + len(each) > width:
+            of_rows.append([])
+        of_rows[-1].append(len(each))
+    T = max(map(sum, of_rows))
+    for lengths in of_rows:
+        lengths.append(T - sum(lengths))
+    if len(of_rows) == len(completions):
+        assert found.positions_BT is found.documents_BT is None
+        return
+    assert found.positions_BT.tolist() == [[at for n in row for at in range(n)] for row in of_rows]
+    assert found.documents_BT.tolist() == [[text for text, n in enumerate(row) for _ in range(n)] for row in of_rows]
+
+
+@settings(max_examples=10, deadline=None)
+@given(completions=COMPLETIONS, at_once=st.integers(16, 60))
+def test_log_ratios_are_those_of_each_completion_alone(completions, at_once):
+    model, other = MODELS["gpt2"], MODELS["gpt1"]
+    found_N = log_ratios(model, other, completions, tokens_at_once=at_once)
+    expected = [(alone(model, each) - alone(other, each)).sum().item() for each in completions]
+    assert found_N.tolist() == pytest.approx(expected, abs=1e-9)
+    assert log_ratios(model, model, completions, tokens_at_once=at_once).tolist() == [0.0] * len(completions)
+    lengths_N = sums_of(completions, lambda rows: torch.ones(len(rows.at_M)), tokens_at_once=at_once)
+    assert lengths_N.tolist() == [len(each.response) for each in completions]
 
 
 @settings(max_examples=50, deadline=None)

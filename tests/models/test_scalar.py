@@ -18,7 +18,6 @@ from rein.models.laplace import load as load_layer
 from rein.models.laplace import save as save_layer
 from rein.models.rows import Completion, lay_out
 from rein.models.scalar import (
-    Ensemble,
     Scalar,
     about_scalar,
     combined,
@@ -228,10 +227,9 @@ def test_an_ensemble_is_its_members(tokenizer, tmp_path):
     loaded, _ = load_ensemble(tmp_path)
     rows = lay_out([Completion((1, 2), (3,)), Completion((4,), (5, 6))])
     scores_MN = torch.stack([net.scores(rows) for net in nets])
-    assert torch.equal(Ensemble(loaded).of_members(rows), scores_MN)
-    for how in ("mean", "worst", "uncertain"):
-        found = Ensemble(loaded, how, uncertainty_coef=0.5).scores(rows)
-        assert torch.allclose(found, combined(scores_MN, how, uncertainty_coef=0.5))
+    assert torch.equal(torch.stack([net.scores(rows) for net in loaded]), scores_MN)
+    assert torch.allclose(combined(scores_MN, "mean"), scores_MN.mean(0))
+    assert torch.equal(combined(scores_MN, "worst"), scores_MN.min(0).values)
     assert torch.allclose(
         combined(scores_MN, "uncertain", uncertainty_coef=0.5), scores_MN.mean(0) - 0.5 * scores_MN.var(0, correction=0)
     )

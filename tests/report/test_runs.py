@@ -22,6 +22,7 @@ from rein.report.runs import (
     RunReader,
     RunsConfig,
     as_text,
+    cells,
     chosen,
     find_runs,
     list_runs,
@@ -496,3 +497,12 @@ def test_one_point_and_constant_curves_are_drawn():
 def test_looking_at_runs_needs_no_torch():
     program = "import sys, rein.report.runs; print([n for n in ('torch', 'matplotlib') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_run_that_learns_from_responses_counts_episodes(tmp_path):
+    (tmp_path / "ppo" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "ppo" / "config.json").write_text(json.dumps({"preset": "stiennon2020", "episodes": 64}))
+    (tmp_path / "ppo" / "metrics.jsonl").write_text(json.dumps({"opt_step": 4, "episodes": 48, "tokens": 900}) + "\n")
+    summary = RunReader(tmp_path / "ppo").summary()
+    assert summary.state == "interrupted"
+    assert "48 of 64 episodes, 75%" in cells(summary)

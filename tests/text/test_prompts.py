@@ -12,12 +12,14 @@ from rein.bpe.byte_level import ByteLevelBPE, from_openai
 from rein.errors import UserError
 from rein.text.prompts import (
     FORMATS,
+    Query,
     Unfit,
     answer_of,
     decode_response,
     encode_query,
     encode_response,
     encode_turns,
+    fitting,
     format_of,
     query_of,
     query_text,
@@ -194,10 +196,23 @@ def test_queries_that_do_not_fit():
         query_text(FORMATS["tldr"], {"subreddit": "self", "post": "p"})
     with pytest.raises(Unfit, match="no text prompt"):
         encode_query(FORMATS["plain"], {"reference": "r"}, BYTES)
+    with pytest.raises(Unfit, match="no text to ask"):
+        query_text(FORMATS["instruct"], {"prompt": ""})
     with pytest.raises(Unfit, match="the query is too long"):
         encode_query(short("instruct", 10), {"prompt": "far too long for ten"}, BYTES)
     with pytest.raises(Unfit, match="empty"):
         encode_query(format_of("tldr"), {**POST}, Silent())
+
+
+def test_queries_that_leave_a_whole_response_no_room_are_told_with_why():
+    plain = FORMATS["plain"]
+    asked = [query_of(plain, {"prompt": text}, "a line") for text in ("Say it.", "Hi.")]
+    asked.append(Query({}, "", None, "nothing", "train", "a line"))
+    assert list(fitting(asked, plain, BYTES, response_tokens=6, n_ctx=10)) == [
+        (asked[0], (), "no room for 6 tokens behind the query in a context of 10"),
+        (asked[1], encode_query(plain, {"prompt": "Hi."}, BYTES), ""),
+        (asked[2], (), "no text prompt"),
+    ]
 
 
 class Silent:

@@ -8,7 +8,8 @@ from rein.models.gpt import GPT, GPTConfig
 from rein.models.huggingface import save_model
 from rein.models.scalar import about_scalar, save_scalar, scalar_from
 from rein.run import read_rows
-from rein.train.ppo import Position, ppo
+from rein.train.between import Position
+from rein.train.ppo import ppo
 from rein.train.ppo_config import PPOConfig, known
 from rein.train.ppo_parts import assemble
 
@@ -40,10 +41,10 @@ def place(tokenizer, folder):
     return folder
 
 
-def save_reward(folder, tokenizer):
-    """A reward model with random weights."""
-    net = scalar_from(GPT(GPTConfig(tokenizer.n_vocab, 40, 16, 2, 1)).initialise(0), 1)
-    about = {"format": "rein-checkpoint-1", "made_by": "reward", "scalar": about_scalar(net)}
+def save_reward(folder, tokenizer, *, seed=1, **config):
+    """A reward model with random weights, and what its rein.json says of how it was trained."""
+    net = scalar_from(GPT(GPTConfig(tokenizer.n_vocab, 40, 16, 2, 1)).initialise(0), seed)
+    about = {"format": "rein-checkpoint-1", "made_by": "reward", "scalar": about_scalar(net), "config": config}
     checkpoint.save(folder, lambda part: save_scalar(part, net, tokenizer), about)
 
 

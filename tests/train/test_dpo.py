@@ -259,7 +259,8 @@ def test_it_holds_out_the_prompts_that_a_reward_model_of_the_same_file_holds_out
     """Else one of the two would be measured on what the other has learned, whatever the seed."""
     config = settings(start, data["pairs"], Path("unused"), seed=3)
     parts, _ = module._data(config, Encoder(FORMATS["plain"], tokenizer, 64))
-    given = {"policy": start, "data": (data["pairs"],), "seeds": 3, "normalise": "candidates", "heldout_frac": 0.3}
+    given = {"policy": start, "data": (data["pairs"],), "seeds": 3, "normalise": "candidates", "heldout_frac": 0.3,
+             "format": "plain"}  # fmt: skip
     theirs = read_data(RewardConfig(**given).settled(), tokenizer, 64)
     for name in ("dev", "test"):
         topics = {pair.said.topic for pair in getattr(theirs, name).pairs}

@@ -21,8 +21,10 @@ from rein.models.huggingface import load_model
 from rein.models.rows import Completion
 from rein.run import read_rows
 from rein.train import grpo as module
+from rein.train.between import Position
 from rein.train.grpo import Experience, assemble, gradients, grpo
 from rein.train.grpo_config import GRPOConfig
+from rein.train.policy_heldout import HeldOut
 
 TIMES = {"wall_s", "episodes_per_s", "rollout_frac", "peak_rss_bytes"}
 
@@ -243,6 +245,39 @@ def test_another_estimator_is_another_run(finished):
         grpo(other)
 
 
+# ------------------------------------------------------------------------------------------------- watched
+
+
+def fake_kl(monkeypatch):
+    """Evaluations whose KL goes up by 2 nats each time."""
+    seen = iter(range(100))
+
+    def row(self, written, model):
+        return {"heldout_kl_nats": 2.0 * next(seen), "heldout_proxy": 1.0, "heldout_gold": 1.0,
+                "heldout_gold_stderr": 0.1, "heldout_response_tokens": 8.0, "heldout_no_eot_frac": 0.0}  # fmt: skip
+
+    monkeypatch.setattr(HeldOut, "_row", row)
+
+
+def test_a_guard_that_stops_a_run_says_so_and_it_stays_stopped(start, file, tmp_path, monkeypatch, capsys):
+    fake_kl(monkeypatch)
+    config = settings(start, file, tmp_path / "run", guard="stop", gold="", kl_limit_nats=3.0, episodes=32 * 20,
+                      evaluate_every_episodes=32)  # fmt: skip
+    grpo(config)
+    said = capsys.readouterr().err
+    assert "guard      stop, by KL up to 3 nats, every 32 episodes" in said
+    assert "Stopped by the guard after 128 episodes." in said
+    grpo(config)
+    assert "Stopped by the guard after 128 episodes." in capsys.readouterr().err
+
+
+def test_a_sampler_that_is_not_the_trainers_model_is_an_alarm(start, file, tmp_path, monkeypatch, capsys):
+    real = module.batch_numbers
+    monkeypatch.setattr(module, "batch_numbers", lambda *args, **more: real(*args, **more) | {"sampler_drift": 0.2})
+    grpo(settings(start, file, tmp_path / "run", episodes=64))
+    assert capsys.readouterr().err.count("up to 0.2 nats from the trainer's, in fp32; more than 0.001 says") == 1
+
+
 # ------------------------------------------------------------------------------------------------- bad input
 
 
@@ -271,7 +306,7 @@ def test_a_loss_that_is_no_number_changes_nothing(start, file, tmp_path):
     before = [p.clone() for p in parts.actors.policy.parameters()]
     bad = Experience(some.completions, torch.full((8,), float("nan")), some.old_M, some.reference_M, {})
     with pytest.raises(UserError, match="policy_loss nan"):
-        module.learn(config, parts, bad, module.Position())
+        module.learn(config, parts, bad, Position())
     assert all(torch.equal(p, old) for p, old in zip(parts.actors.policy.parameters(), before, strict=True))
 
 

@@ -20,7 +20,8 @@ from rein.models.scalar import Scalar, load_scalar
 from rein.returns import token_rewards
 from rein.run import read_rows
 from rein.train import ppo as module
-from rein.train.ppo import Experience, Position, collect, gradients, learn, look, ppo
+from rein.train.between import Position
+from rein.train.ppo import Experience, collect, gradients, learn, look, ppo
 from rein.train.ppo_parts import assemble
 from rein.train.ppo_rules import places_of, targets
 from rein.train.rlhf_presets import PPO

@@ -15,6 +15,8 @@ from rein.config import from_json, to_json
 from rein.errors import UserError
 from rein.returns import gae, token_rewards
 from rein.text.prompts import FORMATS, format_of
+from rein.train.grpo_config import GRPOConfig
+from rein.train.guarded import watched
 from rein.train.ppo_config import PPOConfig
 from rein.train.ppo_rules import (
     Ending,
@@ -25,7 +27,7 @@ from rein.train.ppo_rules import (
     targets,
     truncate_id,
 )
-from rein.train.queries import read_prompts
+from rein.train.queries import read_all, read_prompts
 from rein.train.rlhf_presets import PPO, PPOPreset, ppo_markdown, ppo_table
 
 IDS = st.lists(st.integers(1, 9), min_size=1, max_size=12)
@@ -178,9 +180,34 @@ def test_rows_of_other_splits_are_held_out_and_long_ones_are_counted(tokenizer, 
     assert [p.query.text for p in prompts.train] == ["short"]
     assert [p.query.text for p in prompts.heldout] == ["other"]
     assert prompts.left_out == {"the query is too long": 1}
-    elsewhere = read_prompts(file, file, format, tokenizer, n_ctx=40)
+    others = prompts_file(tmp_path / "o.jsonl", [{"prompt": "one"}, {"prompt": "two", "split": "test"}])
+    elsewhere = read_prompts(file, others, format, tokenizer, n_ctx=40)
     assert len(elsewhere.train) == len(elsewhere.heldout) == 2
     assert prompts.sha256() != elsewhere.sha256()
+    assert [p.query.text for p in read_all(others, format, tokenizer, n_ctx=40)] == ["one", "two"]
+    none = prompts_file(tmp_path / "n.jsonl", rows[1:2])
+    with pytest.raises(UserError, match=r"n.jsonl has no prompt that fits \(the query is too long: 1; .* 32 tokens\)"):
+        read_all(none, format, tokenizer, n_ctx=40)
+
+
+def test_no_prompt_that_is_trained_on_is_held_out(tokenizer, tmp_path):
+    """Neither from another file, nor of another split, under whatever id."""
+    rows = [{"prompt": f"number {n}", "id": str(n)} for n in range(5)]
+    again = {"prompt": "number 3", "id": "other", "split": "valid"}
+    format = format_of("plain", response_tokens=8)
+    file = prompts_file(tmp_path / "p.jsonl", [*rows, again, {"prompt": "new", "split": "valid"}])
+    found = read_prompts(file, None, format, tokenizer, n_ctx=64)
+    assert [p.query.text for p in found.heldout] == ["new"]
+    assert found.left_out == {"held out, but trained on": 1}
+    heldout = prompts_file(tmp_path / "h.jsonl", [{"prompt": "unseen"}, *rows[:2]])
+    found = read_prompts(file, heldout, format, tokenizer, n_ctx=64)
+    assert [p.query.text for p in found.heldout] == ["unseen"]
+    assert found.left_out == {"held out, but trained on": 2}
+    with pytest.raises(UserError, match=r"p.jsonl holds out no prompt that is not trained on, too \(7 are\)"):
+        read_prompts(file, file, format, tokenizer, n_ctx=64)
+    both = prompts_file(tmp_path / "b.jsonl", [*rows, again])
+    with pytest.raises(UserError, match=r"(?s)b.jsonl holds out no prompt .*\(1 are\).*other splits"):
+        read_prompts(both, None, format, tokenizer, n_ctx=64)
 
 
 def test_prompts_longer_than_the_context_are_stopped_before_anything_begins(tokenizer, tmp_path):
@@ -261,9 +288,57 @@ def test_what_is_given_goes_before_the_preset_and_is_said():
         ({"episodes_per_batch": 10, "minibatches": 4}, "10 is not a multiple of --minibatches 4"),
         ({"episodes": 100}, "less than --episodes-per-batch 512: not one batch"),
         ({"preset": "ziegler2019", "value_learning_rate": 1e-3}, "--value shared has one optimiser"),
-        ({"preset": "ziegler2019", "guard": "raise-kl"}, "and so does --kl-control adaptive"),
+        ({"preset": "ziegler2019", "guard": "raise-kl", "gold": "a:c"}, "and so does --kl-control adaptive"),
+        ({"uncertainty_coef": -0.1}, "--uncertainty-coef is -0.1, but it must be 0 or more"),
     ],
 )
 def test_settings_that_cannot_be_are_named(changes, message):
     with pytest.raises(UserError, match=message):
         settings_of(**changes)
+
+
+@pytest.mark.parametrize("config", [PPOConfig, GRPOConfig])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"guard": "raise-kl", "kl_coef": 0.0, "gold": "a:c"}, "--guard raise-kl raises --kl-coef, which is 0"),
+        ({"guard": "stop"}, "--guard stop has nothing to watch: neither --gold, nor --heldout-reward, nor --kl-limit"),
+        ({"guard": "raise-kl", "kl_coef": 0.1}, "--guard raise-kl has nothing to watch"),
+        ({"heldout_reward": "a:b"}, "--heldout-reward a:b is what the policy is trained on"),
+        (
+            {"reward": "runs/r", "heldout_reward": "./runs/../runs/r/"},
+            "--heldout-reward .* is what the policy is train",
+        ),
+    ],
+)
+def test_a_guard_that_could_not_do_as_it_is_told_is_refused(config, changes, message):
+    plain = {"policy": Path("sft"), "prompts": Path("p.jsonl"), "out": Path("out"), "reward": "a:b"}
+    with pytest.raises(UserError, match=message):
+        config(**plain | changes)
+
+
+@pytest.mark.parametrize("config", [PPOConfig, GRPOConfig])
+def test_a_guard_that_acts_looks_often_enough_to_say_anything(config):
+    """It is silent for eight evaluations, and wants three in a row."""
+    plain = {"policy": Path("sft"), "prompts": Path("p.jsonl"), "out": Path("out"), "reward": "a:b", "episodes": 64_000}
+    found = {guard: config(**plain, guard=guard, gold="a:c", kl_coef=0.1).settled().evaluate_every_episodes
+             for guard in ("off", "warn", "stop", "raise-kl")}  # fmt: skip
+    assert found == {"off": 6400, "warn": 6400, "stop": 2000, "raise-kl": 2000}
+    assert config(**plain, guard="stop", gold="a:c", evaluate_every_episodes=9).settled().evaluate_every_episodes == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "warn, by --gold a:c, every 10 episodes"),
+        ({"kl_limit_nats": 5.0}, "warn, by --gold a:c and KL up to 5 nats, every 10 episodes"),
+        ({"gold": "", "kl_limit_nats": 5.0, "guard": "stop"}, "stop, by KL up to 5 nats, every 10 episodes"),
+        ({"gold": "", "heldout_reward": "runs/b"}, "warn, by --heldout-reward runs/b, every 10 episodes"),
+        ({"gold": ""}, "off, evaluated every 10 episodes; nothing to watch"),
+        ({"guard": "off"}, "off, evaluated every 10 episodes"),
+    ],
+)
+def test_what_is_watched_is_said(changes, words):
+    config = settings_of(**{"gold": "a:c", "evaluate_every_episodes": 10} | changes)
+    assert watched(config, 4) == words
+    assert watched(config, 0) == "none: no prompts are held out"

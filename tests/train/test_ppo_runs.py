@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from rein import checkpoint
 from rein.bpe.trainer import train
-from rein.config import command_line, from_json, replace
+from rein.config import command_line, flag_of, from_json, replace
 from rein.errors import UserError
 from rein.models.huggingface import load_model
 from rein.models.scalar import Scalar, load_scalar
@@ -90,10 +90,10 @@ def stopping(function, at):
 KILLS = {
     "stiennon2020": [("collect", 1), ("look", 2), ("gradients", 10)],
     "instructgpt2022": [("save", 2)],
-    "ziegler2019": [("_log", 3)],
+    "ziegler2019": [("log_batch", 3)],
 }
 MORE_KILLS = {
-    preset: [("collect", 3), ("learn", 2), ("gradients", 6), ("save", 1), ("_evaluate", 2)] for preset in KILLS
+    preset: [("collect", 3), ("learn", 2), ("gradients", 6), ("save", 1), ("evaluate", 2)] for preset in KILLS
 }
 
 
@@ -323,7 +323,96 @@ def test_the_guard_raises_the_coefficient_or_only_warns(place, monkeypatch, caps
     assert found["raise-kl"] > found["warn"] == 0.05
 
 
+def test_a_limit_of_the_kl_stops_a_run_without_any_truth(place, monkeypatch, capsys):
+    def row(self, written, model):
+        seen.append(2.0 * len(seen))
+        return {"heldout_kl_nats": seen[-1], "heldout_proxy": 1.0, "heldout_response_tokens": 8.0,
+                "heldout_no_eot_frac": 1.0}  # fmt: skip
+
+    seen = []
+    monkeypatch.setattr(HeldOut, "_row", row)
+    config = settings(place, "limited", episodes=160, evaluate_every_episodes=8, guard="stop", kl_limit_nats=7.0)
+    ppo(config)
+    position = checkpoint.read_about(checkpoint.latest(config.out))["position"]
+    assert position["episodes"] == 8 * 6  # 8, 10 and 12 nats, of which the first is beyond after 32
+    assert checkpoint.read_about(config.out / "best")["position"]["episodes"] == 24  # 6 nats
+    said = capsys.readouterr().err
+    assert "guard, beyond the limit: No true score is watched; the KL is 12 nats now." in said
+    assert "is the last policy with a KL of at most 7.0 nats." in said
+
+
+def test_a_policy_beyond_the_limit_of_the_kl_is_never_the_best(place, monkeypatch, capsys):
+    """Whatever its truth; and what the best one scores is said to be of the prompts that chose it."""
+    fake_curve(monkeypatch, [float(n) for n in range(20)])
+    config = settings(place, "limited-best", episodes=160, evaluate_every_episodes=8, gold="ppo_cases:brief",
+                      guard="stop", kl_limit_nats=10.0)  # fmt: skip
+    ppo(config)
+    assert checkpoint.read_about(config.out / "best")["position"]["episodes"] == 24  # √KL of 3
+    assert "with the best gold score, 3.000 on the prompts that it was chosen by." in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------- an ensemble
+
+
+def test_a_policy_is_trained_on_the_worst_of_an_ensemble(place, tokenizer):
+    folder = place / "several"
+    for n in range(2):
+        save_reward(folder / "members" / f"seed-{n}", tokenizer, seed=n)
+    save_reward(folder / "best", tokenizer, seed=1)
+    changes = {"reward": str(folder), "episodes": 8}
+    found = {}
+    for how in ("best", "worst"):
+        config, parts, position = parts_of(settings(place, "none", ensemble=how, **changes))
+        found[how] = collect(config, parts, position).numbers["score_mean"]
+    assert found["worst"] < found["best"]
+    config = settings(place, "worst", ensemble="worst", **changes)
+    ppo(config)
+    save_reward(folder / "members" / "seed-0", tokenizer, seed=7)
+    with pytest.raises(UserError, match="What --reward names has changed since"):
+        ppo(config)
+
+
 # ---------------------------------------------------------------------------------------------------- bad input
+
+
+def test_the_same_weights_under_another_name_are_no_held_out_reward(place):
+    shutil.copytree(place / "reward", place / "reward-copied")
+    with pytest.raises(UserError, match=r"--heldout-reward .*reward-copied has the weights of what .* is trained on"):
+        ppo(settings(place, "none", reward=str(place / "reward"), heldout_reward=str(place / "reward-copied")))
+
+
+def test_a_limit_of_the_kl_without_held_out_prompts_is_stopped(place):
+    (place / "no-others.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    with pytest.raises(UserError, match="--kl-limit-nats is given, but there are 0 held-out prompts"):
+        ppo(settings(place, "no-others", prompts=place / "no-others.jsonl", kl_limit_nats=3.0, guard="stop"))
+
+
+def test_a_reward_model_of_another_format_is_stopped(place, tokenizer):
+    save_reward(place / "of-tldr", tokenizer, format="tldr", query_tokens=None)
+    for name in ("reward", "heldout_reward"):
+        with pytest.raises(UserError, match=f"{flag_of(name)} .*of-tldr was trained on queries of --format tldr"):
+            ppo(settings(place, f"format-{name}", **{name: str(place / "of-tldr")}))
+
+
+def test_another_held_out_reward_or_another_text_is_another_run(place, corpus, tokenizer):
+    save_reward(place / "second", tokenizer, seed=5)
+    shutil.copytree(corpus, place / "copied-corpus")
+    config = settings(place, "resumed", heldout_reward=str(place / "second"), ptx_data=place / "copied-corpus",
+                      ptx_coef=1.0, ptx_per_episode=1.0, episodes=16)  # fmt: skip
+    ppo(config)
+    shutil.rmtree(place / "copied-corpus")
+    text = place / "changed.txt"
+    text.write_text("\n".join(f"{n} and then {n * n}" for n in range(600)))
+    build(BuildConfig(source="text", paths=(text,), out=place / "copied-corpus", tokenizer=place / "tokenizer.json",
+                      heldout_frac=0.1))  # fmt: skip
+    with pytest.raises(UserError, match="What --ptx-data names has changed since"):
+        ppo(config)
+    shutil.rmtree(place / "copied-corpus")
+    shutil.copytree(corpus, place / "copied-corpus")
+    ppo(config)
+    save_reward(place / "second", tokenizer, seed=6)
+    with pytest.raises(UserError, match="What --heldout-reward names has changed since"):
+        ppo(config)
 
 
 def test_another_preset_in_the_same_folder_is_another_run(finished, place):

@@ -23,6 +23,7 @@ from rein.feedback.selection import read_scores
 from rein.feedback.store import Store
 from rein.models.gpt import GPT, GPTConfig
 from rein.models.huggingface import save_model
+from rein.models.rollout import rollouts
 from rein.models.scalar import load_ensemble, load_scalar, score_all
 from rein.run import read_rows
 from rein.train import reward as module
@@ -162,6 +163,32 @@ def test_samples_of_the_policy_score_zero(config):
     found = quality(config.out)["normalised"]
     assert (found["on"], found["n"]) == ("policy", 12)
     assert found["mean"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "temperature", "longest", "all_as_long"),
+    [("ziegler2019", {}, 0.7, 24, True), ("instructgpt2022", {}, 1.0, 48, False),
+     ("stiennon2020", {"response_tokens": 20, "format": "plain"}, 0.7, 20, False)],
+)  # fmt: skip
+def test_samples_to_normalise_on_are_those_of_the_presets_ppo(
+    config, monkeypatch, preset, changes, temperature, longest, all_as_long
+):
+    """Their scores are brought to mean 0 and deviation 1 for the policy that PPO samples from, at its temperature."""
+    seen = []
+
+    def watched(*args, **kwargs):
+        found = rollouts(*args, **kwargs)
+        seen.append((kwargs["temperature"], [len(one.response) for one in found.completions]))
+        return found
+
+    monkeypatch.setattr(module, "rollouts", watched)
+    config = replace(config, preset=preset, normalise="policy", normalise_samples=40, epochs=1, normalise_before=None,
+                     **changes)  # fmt: skip
+    reward(config)
+    ((found, lengths),) = seen
+    assert found == temperature
+    assert max(lengths) <= longest
+    assert (set(lengths) == {longest}) == all_as_long
 
 
 def test_references_that_are_candidates_are_found_by_their_policy(config):

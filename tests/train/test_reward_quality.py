@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rein.evals.reward_quality import Pairs, calibration, length_ratio, length_weight, nll, quality, right
+from rein.evals.reward_quality import Pairs, calibration, length_ratio, length_weight, nll, perfect, quality, right
 from rein.evals.reward_report import learning, reliability, render
 
 
@@ -93,6 +93,24 @@ def test_intervals_are_over_prompts():
     assert together["prompts"] == 20
 
 
+@pytest.mark.parametrize("q", [0.6, 0.75, 0.9, 1.0])
+def test_a_perfect_model_agrees_as_often_as_a_labeler_is_right(q):
+    """Two simulated labelers who err each by themselves, and a model that does not."""
+    random = np.random.default_rng(0)
+    ann, ben = (random.random(200_000) < q for _ in range(2))
+    agree = float((ann == ben).mean())
+    found = perfect({"value": agree, "low": None, "high": agree, "n": 3})
+    assert found == {"value": found["high"], "low": None, "high": found["high"], "n": 3}
+    assert found["value"] == pytest.approx(ann.mean(), abs=0.01)
+
+
+def test_labelers_who_agree_less_than_by_chance_say_nothing_of_a_perfect_model():
+    assert perfect({"value": 0.49, "low": 0.3, "high": 0.7, "n": 9}) is None
+    assert perfect(None) is None
+    assert perfect({"value": None, "low": None, "high": None, "n": 0}) is None
+    assert perfect({"value": 0.58, "low": 0.45, "high": 1.0, "n": 9}) == {"value": 0.7, "low": 0.5, "high": 1.0, "n": 9}
+
+
 def test_tables_are_by_batch_and_by_the_two_policies_on_whichever_sides():
     found = quality(
         pairs([1, 1, -1, 1, 1], batches=["b1", "b2", "b2", "b1", "b3"],
@@ -105,7 +123,8 @@ def test_tables_are_by_batch_and_by_the_two_policies_on_whichever_sides():
 
 
 def test_the_page_is_the_same_for_the_same_numbers_and_shows_what_a_file_smuggles_in():
-    part = quality(pairs([1, 1, -1, 2], batches=["<b>x\x07", "<b>x\x07", "y", "y"]), weight=0.5)
+    part = quality(pairs([1, 1, -1, 2], batches=["<b>x\x07", "<b>x\x07", "y", "y"]), weight=0.5,
+                   agreement=[1.0, 1.0, 1.0, 0.0], agreement_topics=list("abcd"))  # fmt: skip
     found = {
         "test": part, "dev": part, "curve": [[10, 0.5], [20, 0.7]], "normalised": {"on": "none"}, "notes": ["<i>note"],
         "train": {"elements": 3, "judgements": 4, "pairs": 5}, "temperatures": {}, "accuracies": {"ann": 0.9},
@@ -117,5 +136,7 @@ def test_the_page_is_the_same_for_the_same_numbers_and_shows_what_a_file_smuggle
     assert "<script>" not in page
     assert "<i>note" not in page
     assert "right 90%" in page
+    assert "A perfect model" in page
+    assert "85.4%" in page  # (1 + √½) / 2
     assert learning([[1, 0.5]]) is None
     assert reliability([]) is None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ppo_cases import save_reward
 from safetensors.torch import load_file
 
 from rein import checkpoint
@@ -155,6 +156,14 @@ def test_the_lowest_heldout_loss_is_kept(pretrained, data, tmp_path):
     losses = {row["opt_step"]: row["heldout_loss"] for row in read_rows(run / "metrics.jsonl")
               if "heldout_loss" in row and row["opt_step"]}  # fmt: skip
     assert checkpoint.read_about(run / "best")["position"]["opt_step"] == min(losses, key=losses.get)
+
+
+def test_a_reward_model_of_another_format_selects_nothing(pretrained, data, tokenizer, tmp_path):
+    save_reward(tmp_path / "reward", tokenizer, format="tldr", query_tokens=None)
+    with pytest.raises(
+        UserError, match=r"--reward .* was trained on queries of --format tldr, but they are plain here"
+    ):
+        sft(settings(pretrained, data, tmp_path / "run", select="reward", reward=str(tmp_path / "reward"), samples=8))
 
 
 def test_a_score_can_decide_otherwise_than_the_loss(pretrained, data, tmp_path, monkeypatch):

@@ -12,15 +12,21 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from rein.config import setting
 from rein.errors import UserError
+from rein.evals import reward_report
+from rein.evals.reward_quality import Pairs, quality
+from rein.loop import timeline
+from rein.loop.stages import DONE, Stage
+from rein.loop.stages import run as run_stage
 from rein.report.page import render
 from rein.run import RunFolder
 from rein.web.app import HEADERS
-from rein.web.runs import COMPARED, Shelf, WatchConfig, application
+from rein.web.runs import COMPARED, PAGES, Shelf, WatchConfig, application
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\x1b\u202e"
 
@@ -41,6 +47,30 @@ def make(path: Path, updates: int = 40, **settings) -> Path:
     with RunFolder(path, Settings(**settings)) as run:
         log(run, 1, updates)
         run.sample(opt_step=updates, prompt="The ", text=HOSTILE)
+    return path
+
+
+def make_loop(path: Path, *, rounds: int = 1) -> Path:
+    """A loop whose items are drawn, with a run of a policy inside."""
+    with RunFolder(path, Settings()):
+        for number in range(1, rounds + 1):
+            stage = Stage("items", {}, {}, lambda folder: (folder / "items.jsonl").touch(), ("items.jsonl",))
+            run_stage(path / f"round-{number:02d}" / "draw", stage)
+        timeline.write_timeline(path)
+    make(path / "round-01" / "policy" / "run")
+    return path
+
+
+def make_reward(path: Path) -> Path:
+    """A run of a reward model that was measured."""
+    make(path)
+    names = [f"{n}" for n in range(4)]
+    part = quality(Pairs(np.array([1.0, 1.0, -1.0, 2.0]), np.zeros(4), names, names, [("a", HOSTILE)] * 4), weight=0.5)
+    found = {
+        "test": part, "dev": part, "curve": [[10, 0.5], [20, 0.7]], "normalised": {"on": "none"}, "notes": [HOSTILE],
+        "train": {"elements": 3, "judgements": 4, "pairs": 5}, "temperatures": {}, "accuracies": {}, "labelers": {},
+    }  # fmt: skip
+    (path / "quality.json").write_text(json.dumps(found))
     return path
 
 
@@ -192,6 +222,70 @@ def test_a_run_that_cannot_be_drawn_says_why(client, folder):
     assert "<b>" not in answer.text
 
 
+# ------------------------------------------------------------------------------------- pages besides the report
+
+
+def test_a_loop_says_how_far_it_is_and_leads_to_its_timeline_as_the_files_are_now(client, folder):
+    loop = make_loop(folder / "loop")
+    row = rows(client)["loop"]
+    assert (row["pages"], row["first"]) == (["timeline"], "timeline")
+    assert row["model"] == "loop, round 1, next: answers collected"
+    assert "loop/round-01/policy/run" in rows(client)
+    assert client.get(f"/runs/page/timeline/{row['id']}").text == timeline.render(loop)
+    make_loop(loop, rounds=2)
+    assert rows(client)["loop"]["model"].startswith("loop, round 2")
+    answer = client.get(f"/runs/page/timeline/{row['id']}")
+    assert answer.text == timeline.render(loop)
+    assert 'id="round-2"' in answer.text
+
+
+def test_a_reward_model_has_its_quality_beside_its_report(client, folder):
+    run = make_reward(folder / "reward")
+    row = rows(client)["reward"]
+    assert (row["pages"], row["first"], row["model"]) == (["quality"], "", "tiny-gpt2")
+    page = client.get(f"/runs/page/quality/{row['id']}").text
+    assert page == reward_report.render("reward", json.loads((run / "quality.json").read_text()))
+    assert HOSTILE not in page
+    assert client.get(f"/runs/report/{row['id']}").status_code == 200
+
+
+def test_a_page_has_the_policy_that_it_names_and_cannot_be_framed(client, folder):
+    made = {"timeline": make_loop(folder / "loop"), "quality": make_reward(folder / "reward")}
+    for kind, path in made.items():
+        answer = client.get(f"/runs/page/{kind}/{rows(client)[path.name]['id']}")
+        (policy,) = answer.headers.get_list("content-security-policy")
+        assert policy.startswith("default-src 'none'; ")
+        assert "script-src" not in policy
+        assert policy.endswith("; frame-ancestors 'none'")
+
+
+@pytest.mark.parametrize("kind", [*PAGES, "report", "..%2f..%2fetc", "%00"])
+def test_a_run_has_no_other_pages_than_it_has(client, kind):
+    row = rows(client)["first"]
+    assert (row["pages"], row["first"]) == ([], "")
+    assert client.get(f"/runs/page/{kind}/{row['id']}").status_code == 404
+    assert client.get(f"/runs/page/{kind}/0123456789abcdef").status_code == 404
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"test": 3}', "[" * 100_000, "\udc80"])
+def test_a_page_of_damaged_files_says_so(client, folder, text):
+    run = make(folder / "bad")
+    for file in ("quality.json", "policies.json"):
+        (run / file).write_bytes(text.encode("utf-8", "surrogateescape"))
+    id = rows(client)["bad"]["id"]
+    for kind in ("quality", "policies"):
+        answer = client.get(f"/runs/page/{kind}/{id}")
+        assert answer.status_code == 404
+        assert f"{kind}.json, or what it is drawn from, is damaged" in answer.text
+
+
+def test_a_loop_with_a_damaged_record_is_a_line_that_says_so(client, folder):
+    (make_loop(folder / "loop") / "round-01" / "draw" / DONE).write_text("{")
+    row = rows(client)["loop"]
+    assert "done.json is damaged" in row["model"]
+    assert "done.json is damaged" in client.get(f"/runs/page/timeline/{row['id']}").text
+
+
 # ------------------------------------------------------------------------------------------------------ the guards
 
 
@@ -233,7 +327,7 @@ def test_other_origins_get_no_data(client):
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-@pytest.mark.parametrize("path", ["/runs", "/runs/data", "/runs/report/x", "/runs/compare"])
+@pytest.mark.parametrize("path", ["/runs", "/runs/data", "/runs/report/x", "/runs/page/timeline/x", "/runs/compare"])
 def test_it_only_reads(client, folder, method, path):
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     assert client.request(method, path).status_code == 405

@@ -39,6 +39,20 @@ def kl_nats(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
+def choice(scores_N: Sequence[float], texts: Sequence[str], ended: Sequence[bool]) -> int | None:
+    """The place of the best sample to learn from: the highest score of those that say something and have an end.
+
+    A response that was cut off says nothing of where one ends, and whoever learns it ends in the middle. None where no
+    sample will do; of equal scores the first.
+
+    Example  >>> choice([3.0, 2.0, 1.0], ["cut o", "whole", "less"], [False, True, True]), choice([1.0], [" "], [True])
+             (1, None)
+    Source   Nakano 2021 (WebGPT), section 3.2 (rejection sampling).
+    """
+    whole = [n for n, text in enumerate(texts) if ended[n] and text.strip()]
+    return max(whole, key=lambda n: scores_N[n], default=None)
+
+
 def weights(N: int) -> Numbers:
     """The weight of each sample in the best of n: row n − 1, the samples in ascending order of the proxy.
 

@@ -28,9 +28,10 @@ from markupsafe import Markup
 from rein import __version__
 from rein.config import flag_of, setting
 from rein.errors import UserError, writing
-from rein.evals.best_of_n import Point, curve, shown_sizes
+from rein.evals.best_of_n import Point, choice, curve, shown_sizes
 from rein.evals.figures import Chart, Mark
 from rein.evals.statistics import Estimate
+from rein.evals.weights import check_weights
 from rein.models.gpt import GPT
 from rein.models.huggingface import end_of_text, load_model
 from rein.models.machine import resolve_device, resolve_precision
@@ -40,7 +41,7 @@ from rein.report.charts import Axis, linear
 from rein.report.legible import cut, number, table, visible
 from rein.report.parts import policy, static, templates
 from rein.run import RunFolder, read_rows, write_atomically
-from rein.text.prompts import Query, Unfit, encode_query, format_of, read_queries
+from rein.text.prompts import Query, fitting, format_of, read_queries
 from rein.train.ppo_parts import Text
 from rein.train.ppo_rules import Ending
 from rein.train.queries import Prompt
@@ -121,13 +122,16 @@ def best_of_n(config: BestOfNConfig) -> Path:
     rewards = {
         name: load_reward(
             spec, tokenizer, device=device, precision=precision, tokens_at_once=config.tokens_at_once,
-            flag={"proxy": "--reward", "gold": "--gold"}[name],
+            flag={"proxy": "--reward", "gold": "--gold"}[name], format=format,
         )
         for name, spec in judges.items() if spec
     }  # fmt: skip
     most = min([model.config.n_ctx, *(reward.n_ctx or model.config.n_ctx for reward in rewards.values())])
     prompts, left_out = _prompts(config, text, most)
     with RunFolder(config.out, config):
+        check_weights(
+            config.out, {f"The policy {config.policy}": config.policy}, [spec for spec in judges.values() if spec]
+        )
         rows = _responses(config, model, text, rewards, prompts, precision)
         points = curve([row["proxy"] for row in rows], [row["gold"] for row in rows] if config.gold else None)
         _write(config, rows, points)
@@ -150,18 +154,14 @@ def _prompts(config: BestOfNConfig, text: Text, n_ctx: int) -> tuple[list[Prompt
     """
     left_out: Counter[str] = Counter()
     found: list[Prompt] = []
-    room = n_ctx - text.response_tokens
-    for query in read_queries(config.prompts, text.format):
-        if config.split and query.split != config.split:
-            continue
-        try:
-            ids = encode_query(text.format, {**query.fields, "id": query.id}, text.tokenizer)
-            if len(ids) > room:
-                raise Unfit(f"no room for {text.response_tokens} tokens behind the query in a context of {n_ctx}")
-        except Unfit as problem:
-            left_out[str(problem)] += 1
-        else:
+    queries = (query for query in read_queries(config.prompts, text.format) if config.split in ("", query.split))
+    for query, ids, why in fitting(
+        queries, text.format, text.tokenizer, response_tokens=text.response_tokens, n_ctx=n_ctx
+    ):
+        if ids:
             found.append(Prompt(ids, query))
+        else:
+            left_out[why] += 1
         if config.n_prompts and len(found) == config.n_prompts:
             break
     if not found:
@@ -243,8 +243,7 @@ def _keep(config: BestOfNConfig, prompts: Sequence[Prompt], rows: Sequence[Json]
     """Writes the best response of each prompt as a row that `rein sft` reads; says how many."""
     lines, dropped = list[str](), Counter[str]()
     for prompt, row in zip(prompts, rows, strict=True):
-        ended = [n for n, ends in enumerate(row["ended"]) if ends and row["texts"][n].strip()]
-        best = max(ended, key=lambda n: row["proxy"][n], default=None)
+        best = choice(row["proxy"], row["texts"], row["ended"])
         if best is None:
             dropped["none has an end"] += 1
         elif config.min_score is not None and row["proxy"][best] < config.min_score:

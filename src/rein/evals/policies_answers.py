@@ -13,50 +13,27 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from rein.bpe.tokenizer import Tokenizer, load_tokenizer
 from rein.errors import UserError, writing
+from rein.evals.policies_config import PoliciesConfig
 from rein.models.gpt import GPT
 from rein.models.huggingface import end_of_text, load_model
-from rein.models.machine import autocast
 from rein.models.reward import FunctionReward, Reward, is_function, load_reward
-from rein.models.rows import Completion, batches, lay_out, logprobs, sums
+from rein.models.rows import Completion, log_ratios
 from rein.models.scalar import reward_folder
 from rein.progress import Progress
 from rein.run import read_rows, write_atomically
-from rein.text.prompts import PromptFormat, Query, Unfit, decode_response, encode_query, encode_response
+from rein.text.prompts import PromptFormat, Query, Unfit, decode_response, encode_query, encode_response, fitting
 from rein.train.ppo_rules import Ending
 from rein.train.queries import Prompt, response_tokens
 from rein.train.responses import Responses, respond
 
 Json = dict[str, Any]
 AT_ONCE = 256  # responses that are written before the next prompts
-
-
-class Settings(Protocol):
-    """The settings that answering needs."""
-
-    # fmt: off
-    @property
-    def out(self) -> Path: ...
-    @property
-    def per_prompt(self) -> int: ...
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def kl_temperature(self) -> float: ...
-    @property
-    def judge(self) -> tuple[str, ...]: ...
-    @property
-    def tokens_at_once(self) -> int: ...
-    @property
-    def slots(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    # fmt: on
 
 
 @dataclass(frozen=True)
@@ -110,7 +87,12 @@ class Asking:
 
 
 def asking(
-    config: Settings, path: Path, reference: Path | None, format: PromptFormat, device: torch.device, precision: str
+    config: PoliciesConfig,
+    path: Path,
+    reference: Path | None,
+    format: PromptFormat,
+    device: torch.device,
+    precision: str,
 ) -> Asking:
     """A policy, ready to be asked.
 
@@ -128,7 +110,13 @@ def asking(
         other.eval()
     judges = {
         spec: load_reward(
-            spec, tokenizer, device=device, precision=precision, tokens_at_once=config.tokens_at_once, flag="--judge"
+            spec,
+            tokenizer,
+            device=device,
+            precision=precision,
+            tokens_at_once=config.tokens_at_once,
+            flag="--judge",
+            format=format,
         )
         for spec in config.judge
     }
@@ -138,7 +126,7 @@ def asking(
     return Asking(model.eval(), other, tokenizer, format, judges, min(contexts), precision, device)
 
 
-def answer(config: Settings, name: str, asked: Asking, queries: Sequence[Query], about: str = "") -> Said:
+def answer(config: PoliciesConfig, name: str, asked: Asking, queries: Sequence[Query], about: str = "") -> Said:
     """A policy's rows: those that are there already, and the rest, which is appended some prompts at a time.
 
     Raises   UserError where the rows that are there are of other prompts.
@@ -166,10 +154,12 @@ def answer(config: Settings, name: str, asked: Asking, queries: Sequence[Query],
     return Said(name, rows[: len(queries)], about)
 
 
-def _rows(config: Settings, asked: Asking, queries: Sequence[Query], first: int) -> Iterator[Json]:
-    prompts, why = _fitting(asked, queries)
-    places = [at for at, prompt in enumerate(prompts) if prompt is not None]
-    fit = [prompt for prompt in prompts if prompt is not None]
+def _rows(config: PoliciesConfig, asked: Asking, queries: Sequence[Query], first: int) -> Iterator[Json]:
+    encoded = list(
+        fitting(queries, asked.format, asked.tokenizer, response_tokens=asked.response_tokens, n_ctx=asked.n_ctx)
+    )
+    places = [at for at, (_, ids, _) in enumerate(encoded) if ids]
+    fit = [Prompt(ids, query) for query, ids, _ in encoded if ids]
     found: dict[int, Json] = {}
     if fit:
         numbers = [(first + at << 32) + sample for at in places for sample in range(config.per_prompt)]
@@ -189,7 +179,7 @@ def _rows(config: Settings, asked: Asking, queries: Sequence[Query], first: int)
             ratios = log_ratios(
                 asked.model, asked.reference, written.trained, temperature=config.kl_temperature,
                 precision=asked.precision, tokens_at_once=config.tokens_at_once,
-            )  # fmt: skip
+            ).tolist()  # fmt: skip
         for n, at in enumerate(places):
             here = slice(n * config.per_prompt, (n + 1) * config.per_prompt)
             found[at] = {name: values[here] for name, values in table.items()}
@@ -197,29 +187,12 @@ def _rows(config: Settings, asked: Asking, queries: Sequence[Query], first: int)
             if ratios:
                 found[at]["log_ratios"] = [round(ratio, 6) for ratio in ratios[here]]
                 found[at]["kl_scores"] = {spec: values[here] for spec, values in kl_scores.items()}
-    for at, query in enumerate(queries):
-        yield {"id": query.id, "query": query.text, **found.get(at, {"texts": None, "why": why[at]})}
-
-
-def _fitting(asked: Asking, queries: Sequence[Query]) -> tuple[list[Prompt | None], list[str]]:
-    """The prompts that leave room for a whole response, and why the others are none."""
-    room, found, why = asked.n_ctx - asked.response_tokens, list[Prompt | None](), list[str]()
-    for query in queries:
-        try:
-            ids = encode_query(asked.format, {**query.fields, "id": query.id}, asked.tokenizer)
-            if len(ids) > room:
-                raise Unfit(f"no room for {asked.response_tokens} tokens behind it in a context of {asked.n_ctx}")
-        except Unfit as problem:
-            found.append(None)
-            why.append(str(problem))
-        else:
-            found.append(Prompt(ids, query))
-            why.append("")
-    return found, why
+    for at, (query, _, why) in enumerate(encoded):
+        yield {"id": query.id, "query": query.text, **found.get(at, {"texts": None, "why": why})}
 
 
 def _respond(
-    config: Settings, asked: Asking, prompts: Sequence[Prompt], numbers: Sequence[int], temperature: float
+    config: PoliciesConfig, asked: Asking, prompts: Sequence[Prompt], numbers: Sequence[int], temperature: float
 ) -> Responses:
     return respond(
         asked.model, prompts, asked.ending, samples=config.per_prompt, max_new_tokens=asked.response_tokens,
@@ -236,33 +209,6 @@ def _scores(
         spec: [round(score, 6) for score in judge.scores(written.scored, contexts, texts).tolist()]
         for spec, judge in asked.judges.items()
     }
-
-
-def log_ratios(
-    model: GPT,
-    reference: GPT,
-    completions: Sequence[Completion],
-    *,
-    temperature: float = 1.0,
-    precision: str = "fp32",
-    tokens_at_once: int = 8192,
-) -> list[float]:
-    """Σ_tokens log π(token) − log π_ref(token) of each response; over samples of the model, their mean is the KL.
-
-    A single one may be below 0. Of the same weights it is 0 exactly.
-
-    Units    nats a response, both models at `temperature`.
-    """
-    found = [0.0] * len(completions)
-    device = model.wte.device
-    for group in batches([len(each) for each in completions], tokens_at_once):
-        rows = lay_out([completions[n] for n in group]).to(device)
-        with torch.inference_mode(), autocast(device, precision):
-            ours_M = logprobs(model, rows, temperature=temperature)
-            theirs_M = logprobs(reference, rows, temperature=temperature)
-        for n, ratio in zip(group, sums((ours_M - theirs_M).double(), rows).tolist(), strict=True):
-            found[n] = ratio
-    return found
 
 
 # ---------------------------------------------------------------------------------------- texts that are there
@@ -306,11 +252,11 @@ def _of_texts(
         known = FunctionReward(spec, "--judge").scores([], [query.fields for query, _ in flat], [t for _, t in flat])
         return [round(score, 6) for score in known.tolist()]
     tokenizer = load_tokenizer(reward_folder(Path(spec)))
-    judge = load_reward(spec, tokenizer, device=device, precision=precision, flag="--judge")
+    judge = load_reward(spec, tokenizer, device=device, precision=precision, flag="--judge", format=format)
     completions: dict[int, Completion] = {}
     for n, (query, text) in enumerate(flat):
         try:
-            asked = encode_query(format, {**query.fields, "id": query.id}, tokenizer)
+            asked = encode_query(format, query.fields, tokenizer)
             completion = Completion(asked, encode_response(text, tokenizer, format))
         except Unfit:
             continue

@@ -126,6 +126,26 @@ def calibration(gap_P: Array, bins: int = BINS) -> tuple[float, list[Json]]:
     return float(sum(one["n"] * abs(one["right"] - one["sure"]) for one in found) / len(gap_P)), found
 
 
+def perfect(agreement: Json | None) -> Json | None:
+    """How often a model that is never wrong agrees with one labeler, where two labelers agree so often; with its ends.
+
+        agreement = q² + (1 − q)²        q = (1 + √(2 · agreement − 1)) / 2
+
+    Labelers are right q of the time, on every pair alike and each by themselves: mistakes that they have in common
+    raise their agreement, and pairs that differ in difficulty change it too. So this is no bound, but what accuracy is
+    fairly held against; the agreement itself is lower, and a model may well be above it. None where less than half
+    agree.
+
+    Example  >>> {name: round(x, 2) for name, x in perfect({"value": 0.73, "low": 0.7, "high": 0.76, "n": 40}).items()}
+             {'value': 0.84, 'low': 0.82, 'high': 0.86, 'n': 40}
+    """
+    if agreement is None or agreement["value"] is None or agreement["value"] < 0.5:
+        return None
+    ends = {name: x if x is None else (1 + math.sqrt(max(2 * x - 1, 0))) / 2 for name, x in agreement.items()
+            if name != "n"}  # fmt: skip
+    return {**ends, "n": agreement["n"]}
+
+
 def quality(
     pairs: Pairs, *, weight: float, agreement: Sequence[float] = (), agreement_topics: Sequence[str] = ()
 ) -> Json:

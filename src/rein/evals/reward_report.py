@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from rein import __version__
 from rein.evals.figures import Chart, Mark
+from rein.evals.reward_quality import perfect
 from rein.report.charts import Axis, linear
 from rein.report.legible import count, visible
 from rein.report.parts import policy, static, templates
@@ -37,6 +38,7 @@ NUMBERS = (
     ("at_equal_length", "At equal length", "accuracy by a regression on the difference in length, at none"),
     ("at_equal_length_strata", "… over strata", "as often right where the longer text is better as where it is not"),
     ("agreement", "Labelers agree", "two labelers on one pair, ties left out"),
+    ("perfect", "A perfect model", "agrees so often with a labeler, if each errs alone: labelers agree q² + (1 − q)²"),
     ("nll", "Loss", "−log σ(lead), nats a pair; ln 2 = 0.693 is guessing"),
     ("length_nll", "Loss of length alone", "nats a pair"),
     ("ece", "Calibration error", "how far from being right as often as sure, over ten bins"),
@@ -55,7 +57,7 @@ def write_page(out: Path, found: Mapping[str, Json]) -> Path:
 def render(name: str, found: Mapping[str, Json]) -> str:
     """The page, as HTML. The same numbers give the same page, to the byte."""
     style = _style()
-    parts = [found["test"], found["dev"]]
+    parts = [{**found[name], "perfect": perfect(found[name]["agreement"])} for name in ("test", "dev")]
     normalised = found["normalised"]
     return templates(_HERE, finalize=_shown).get_template("reward.html").render(
         policy=policy(style),
@@ -63,7 +65,7 @@ def render(name: str, found: Mapping[str, Json]) -> str:
         title=name,
         version=__version__,
         train=found["train"],
-        tiles=[_tile(found["test"], *each) for each in (NUMBERS[0], NUMBERS[2], NUMBERS[3], NUMBERS[5])],
+        tiles=[_tile(parts[0], *each) for each in (NUMBERS[0], NUMBERS[2], NUMBERS[3], NUMBERS[5])],
         numbers=[
             {"name": words, "says": says, "test": _text(parts[0].get(key), key), "dev": _text(parts[1].get(key), key)}
             for key, words, says in NUMBERS

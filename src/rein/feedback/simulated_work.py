@@ -76,7 +76,7 @@ class SimulateLabelsConfig:
         group="judgement",
     )  # fmt: skip
     temperature: float = setting(1.0, "P(i over j) = sigmoid(difference of gold / temperature)", group="judgement")
-    noise: float = setting(0.0, "share of judgements turned around", paper="0.25 in AlpacaFarm", group="judgement")
+    noise: float = setting(0.0, "share of judgements turned around", group="judgement")
     side: float = setting(0.0, "pull of what is shown first", unit="logits", group="judgement")
     length: float = setting(0.0, "pull of length, per ln of the ratio", unit="logits", group="judgement")
     tie_below: float = setting(0.0, "a difference below it is a tie", unit="logits", group="judgement")

@@ -202,7 +202,8 @@ def people_answer(store: Store, project: str, batch: str, target: int, *, wait: 
         return
     said = (
         f"waiting for {count(target - done, 'answer')} of people to {batch}.\n"
-        f"  Serve the store with `rein label serve {store.address}`, and open the address that it prints."
+        f"  Serve the store with `rein label serve {store.address}`, and come in by the link that it prints;\n"
+        f"  `rein label invite {store.address} --project {project}` prints one for somebody else."
     )
     if not wait:
         raise Waiting(f"{said}\n  Then run the same command again.")
@@ -239,22 +240,32 @@ def as_lines(rows: Sequence[Mapping[str, Json]]) -> str:
 
 
 def held_out(rows: Sequence[Mapping[str, Json]], share: float) -> list[dict[str, Json]]:
-    """The rows, with a share of their prompts in the splits valid and test, as many in one as in the other.
+    """The rows, with a share of their prompts in the splits valid and test, about as many in one as in the other.
 
-    Which prompts follows from their texts, so that hardly one changes sides as more are answered.
+    On which side a prompt is follows from its text alone, so that none changes sides as more are answered. Only where
+    there are so few prompts that a split would be empty, it has the one that is next.
 
     Example  >>> rows = [{"prompt": letter, "split": "train"} for letter in "abcdefghij"]
              >>> [row["split"] for row in held_out(rows, 0.2)].count("valid")
              1
     """
-    topics = sorted({digest(_topic(row)) for row in rows})
-    held = topics[: max(2, round(share * len(topics)))]
-    split = {topic: ("valid", "test")[place % 2] for place, topic in enumerate(held)}
-    return [{**row, "split": split.get(digest(_topic(row)), "train")} for row in rows]
+    draw = {topic: _drawn(topic) for topic in dict.fromkeys(map(topic_of, rows))}
+    split = {topic: half for topic, (place, half) in draw.items() if place < share}
+    for half in ("valid", "test"):
+        left = [topic for topic in draw if topic not in split]
+        if half not in split.values() and left:
+            split[min(left, key=lambda topic: draw[topic][0])] = half
+    return [{**row, "split": split.get(topic_of(row), "train")} for row in rows]
 
 
-def _topic(row: Mapping[str, Json]) -> Json:
-    return [row.get("prompt"), row.get("context")]
+def _drawn(topic: str) -> tuple[float, str]:
+    """Where a prompt is in [0, 1), and in which half: two hashes, for one would tie the half to the place."""
+    return int(digest(["place", topic]), 16) / 16.0**32, ("valid", "test")[int(digest(["half", topic]), 16) % 2]
+
+
+def topic_of(row: Mapping[str, Json]) -> str:
+    """A name of what was asked: the same for all items of a prompt."""
+    return digest([row.get("prompt"), row.get("context")])
 
 
 def check_unchanged(store: Store, project: str, batch: str, path: Path) -> int:

@@ -33,13 +33,13 @@ class LoopConfig:
     )
     out: Path = setting(Path("runs/loop"), "folder of the loop; the same command goes on")
     rounds: int = setting(3, "of collecting, a reward model, a policy; more may be asked for later", may_change=True)
-    improve: Literal["ppo", "dpo", "rejection"] = setting(
-        "ppo", "what makes a policy of a reward model: PPO; or DPO, of the judgements alone; or supervised learning of "
-        "the best of N samples",
+    improve: Literal["ppo", "grpo", "rloo", "dr_grpo", "dpo", "rejection"] = setting(
+        "ppo", "what makes a policy of a reward model: PPO, or an estimator of `rein grpo`; or DPO, of the judgements "
+        "alone; or supervised learning of the best of N samples",
     )  # fmt: skip
     preset: str = setting("stiennon2020", f"of the reward model and of PPO: {', '.join(PPO)}")
     reward_settings: Path | None = setting(None, "JSON of further settings of `rein reward`")
-    policy_settings: Path | None = setting(None, "JSON of further settings of `rein ppo`, `rein dpo` or `rein sft`")
+    policy_settings: Path | None = setting(None, "JSON of further settings of `rein ppo`, grpo, dpo or sft")
     format: str = setting("plain", f"how a row becomes a query: {', '.join(FORMATS)}")
     query_tokens: int | None = setting(None, "longest query, instead of the format's", unit="tokens")
     response_tokens: int | None = setting(None, "longest response, instead of the format's", unit="tokens")
@@ -100,7 +100,7 @@ class LoopConfig:
         None, "P(i over j) = sigmoid(difference of gold / temperature); a third of a usual difference if not given",
         group="labelers",
     )  # fmt: skip
-    noise: float = setting(0.05, "share of judgements turned around", paper="0.25 in AlpacaFarm", group="labelers")
+    noise: float = setting(0.05, "share of judgements turned around", group="labelers")
     side: float = setting(0.2, "pull of what is shown first", unit="logits", group="labelers")
     length: float = setting(0.0, "pull of length, per ln of the ratio", unit="logits", group="labelers")
     tie_below: float = setting(0.0, "a difference below it is a tie", unit="logits", group="labelers")
@@ -157,6 +157,11 @@ class LoopConfig:
     def address(self) -> str:
         """Of the feedback store."""
         return self.store or str(self.out / "labels.db")
+
+    @property
+    def crew(self) -> list[str]:
+        """The names of the simulated labelers; whoever else answers is a person."""
+        return [f"simulated-{n}" for n in range(1, self.simulated + 1)] if self.labelers == "simulated" else []
 
     @property
     def answers(self) -> int:

@@ -17,20 +17,24 @@ from typing import Any
 from rein import checkpoint
 from rein.config import flag_of, from_dict, settings_in
 from rein.errors import UserError
+from rein.evals.best_of_n import choice
 from rein.loop.config import LoopConfig
 from rein.models.huggingface import end_of_text, load_model
 from rein.models.machine import resolve_device, resolve_precision
 from rein.models.reward import load_reward
-from rein.models.rollout import rollouts
 from rein.models.scalar import reward_folder
 from rein.report.legible import count
 from rein.run import read_rows, write_atomically
 from rein.text.prompts import ANSWERS, FORMATS, decode_response, format_of
 from rein.train.dpo import dpo
 from rein.train.dpo_config import DPOConfig
+from rein.train.grpo import grpo
+from rein.train.grpo_config import METHODS, GRPOConfig
 from rein.train.ppo import ppo
 from rein.train.ppo_config import PPOConfig
-from rein.train.queries import read_prompts, response_tokens
+from rein.train.ppo_rules import Ending
+from rein.train.queries import read_all, response_tokens
+from rein.train.responses import respond
 from rein.train.reward import reward
 from rein.train.reward_config import RewardConfig
 from rein.train.reward_files import QUALITY
@@ -42,7 +46,7 @@ Json = Any
 # What the loop itself decides, and no file of settings.
 OURS = (
     "policy", "checkpoint", "data", "data_format", "store", "project", "batch", "out", "prompts", "heldout", "reward",
-    "preset", "format", "query_tokens", "response_tokens", "device", "references", "heldout_frac",
+    "preset", "format", "query_tokens", "response_tokens", "device", "references", "heldout_frac", "estimator",
 )  # fmt: skip
 QUALITIES = (
     "n", "prompts", "accuracy", "nll", "ece", "length_accuracy", "over_length", "at_equal_length", "by_policies",
@@ -61,19 +65,23 @@ def settings_of(config: LoopConfig, what: str) -> dict[str, Json]:
         if name in OURS:
             raise UserError(
                 f"{path} has {name}, which `rein loop` decides itself.",
-                f"Leave it out; {flag_of(name)} of the loop says it where there is one.",
+                f"Leave it out; {flag_of('improve' if name == 'estimator' else name)} of the loop says it where there "
+                "is one.",
             )
     # A sample that was cut off is as long as a response may be, and read back with the end of text it is longer.
-    longest = config.response_tokens if what == "ppo" or FORMATS[config.format].cut_responses else None
+    samples = what == "ppo" or what in METHODS
+    longest = config.response_tokens if samples or FORMATS[config.format].cut_responses else None
     texts = {"format": config.format, "query_tokens": config.query_tokens, "response_tokens": longest}
     preset = {"rejection": config.preset if config.preset in SFT else "stiennon2020"}.get(what, config.preset)
     usual: dict[str, Json] = {"seed": config.seed, **texts, "device": config.device}
-    if what == "reward":
+    if samples:
+        usual |= {"gold": config.gold if config.labelers == "simulated" else ""}
+    if what in METHODS:
+        usual |= {"estimator": what}
+    elif what != "dpo":
         usual |= {"preset": preset}
-    elif what == "ppo":
-        usual |= {"preset": preset, "gold": config.gold if config.labelers == "simulated" else ""}
-    elif what == "rejection":
-        usual |= {"preset": preset, "select": "loss"}
+    if what == "rejection":
+        usual |= {"select": "loss"}
     settings = {**usual, **given}
     _made(what, settings, Path("."), path)  # what is wrong with them is said now, not after hours
     return settings
@@ -88,8 +96,9 @@ def _made(what: str, settings: Mapping[str, Json], folder: Path, source: Path | 
         "rejection": {"checkpoint": "x", "data": ["x"]},
     }
     classes: dict[str, type[Any]] = {"reward": RewardConfig, "ppo": PPOConfig, "dpo": DPOConfig, "rejection": SFTConfig}
-    values = {**placeholders[what], **paths, **settings, "out": str(folder / "run")}
-    return from_dict(classes[what], values, str(source or f"the settings of {what}"))
+    made, usual = classes.get(what, GRPOConfig), placeholders.get(what, placeholders["ppo"])
+    values = {**usual, **paths, **settings, "out": str(folder / "run")}
+    return from_dict(made, values, str(source or f"the settings of {what}"))
 
 
 # ------------------------------------------------------------------------------------------------------------ reward
@@ -124,15 +133,15 @@ def reward_of(folder: Path) -> Path:
 # ---------------------------------------------------------------------------------------------------------- policies
 
 
-def _by_ppo(
+def _by_reward(
     config: LoopConfig, settings: Mapping[str, Json], folder: Path, judge: Path, judgements: Path, prompts: Path
 ) -> None:
-    run = ppo(
-        _made(
-            "ppo", settings, folder, policy=str(config.policy), reward=str(judge),
-            prompts=str(prompts / "train.jsonl"), heldout=str(prompts / "heldout.jsonl"),
-        )
+    """Samples of the policy, scored: PPO, or an estimator of `rein grpo`."""
+    made = _made(
+        config.improve, settings, folder, policy=str(config.policy), reward=str(judge),
+        prompts=str(prompts / "train.jsonl"), heldout=str(prompts / "heldout.jsonl"),
     )  # fmt: skip
+    run = ppo(made) if config.improve == "ppo" else grpo(made)
     latest = checkpoint.latest(run)
     position = checkpoint.read_about(latest)["position"]
     stopped = str(position.get("guard", {}).get("stopped", ""))
@@ -158,7 +167,7 @@ def _by_dpo(
 def _by_rejection(
     config: LoopConfig, settings: Mapping[str, Json], folder: Path, judge: Path, judgements: Path, prompts: Path
 ) -> None:
-    """Supervised learning of the sample, of N to each prompt, that the reward model scores highest."""
+    """Supervised learning of the sample that the reward model scores highest, of N to each prompt, if it has an end."""
     chosen = folder / "demonstrations.jsonl"
     if not chosen.exists():
         _choose(config, judge, prompts / "train.jsonl", chosen)
@@ -172,26 +181,26 @@ def _choose(config: LoopConfig, judge: Path, prompts: Path, out: Path) -> None:
     precision = resolve_precision("auto", device)
     model, tokenizer = load_model(config.policy, device=str(device))
     format = format_of(config.format, query_tokens=config.query_tokens, response_tokens=config.response_tokens)
-    asked = read_prompts(prompts, prompts, format, tokenizer, n_ctx=model.config.n_ctx).heldout
-    scorer = load_reward(str(judge), tokenizer, device=device, precision=precision)
-    drawn = rollouts(
-        model, [one.ids for one in asked], samples=config.best_of, max_new_tokens=response_tokens(format),
-        temperature=config.temperature, seed=config.seed, eot_id=end_of_text(model.config, tokenizer),
-        precision=precision,
+    asked = read_all(prompts, format, tokenizer, n_ctx=model.config.n_ctx)
+    scorer = load_reward(str(judge), tokenizer, device=device, precision=precision, format=format)
+    drawn = respond(
+        model, asked, Ending(eot_id=end_of_text(model.config, tokenizer)), samples=config.best_of,
+        max_new_tokens=response_tokens(format), temperature=config.temperature, seed=config.seed,
+        numbers=range(len(asked) * config.best_of), slots=64, precision=precision,
     )  # fmt: skip
-    texts = [decode_response(one.response, tokenizer, format) for one in drawn.completions]
+    texts = [decode_response(one.response, tokenizer, format) for one in drawn.scored]
     contexts = [one.query.fields for one in asked for _ in range(config.best_of)]
-    scores = scorer.scores(drawn.completions, contexts, texts).tolist()
+    scores = scorer.scores(drawn.scored, contexts, texts).tolist()
     lines = []
     for place, one in enumerate(asked):
-        some = [at for at in range(place * config.best_of, (place + 1) * config.best_of) if texts[at].strip()]
-        if some:
-            best = max(some, key=lambda at: scores[at])
-            lines.append(json.dumps({**one.query.fields, "reference": texts[best]}, ensure_ascii=False) + "\n")
+        here = slice(place * config.best_of, (place + 1) * config.best_of)
+        best = choice(scores[here], texts[here], drawn.ended[here])
+        if best is not None:
+            lines.append(json.dumps({**one.query.fields, "reference": texts[here][best]}, ensure_ascii=False) + "\n")
     if not lines:
         raise UserError(
-            f"All samples to {count(len(asked), 'prompt')} are empty, so there is nothing to learn from.",
-            "Raise --best-of or --temperature, or train the supervised model longer.",
+            f"All samples to {count(len(asked), 'prompt')} are empty or have no end: there is nothing to learn from.",
+            "Raise --best-of, --response-tokens or --temperature, or train the supervised model longer.",
         )
     write_atomically(out, "".join(lines))
 
@@ -201,7 +210,10 @@ def _has_references(path: Path) -> bool:
 
 
 Improve = Callable[[LoopConfig, Mapping[str, Json], Path, Path, Path, Path], None]
-IMPROVE: dict[str, Improve] = {"ppo": _by_ppo, "dpo": _by_dpo, "rejection": _by_rejection}
+IMPROVE: dict[str, Improve] = {
+    "ppo": _by_reward, "grpo": _by_reward, "rloo": _by_reward, "dr_grpo": _by_reward, "dpo": _by_dpo,
+    "rejection": _by_rejection,
+}  # fmt: skip
 
 
 def _write(path: Path, values: Mapping[str, Json]) -> None:

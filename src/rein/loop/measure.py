@@ -4,7 +4,8 @@ Flow     lines of answers (collecting.py) → `win_rate` of one policy over anot
          held-out prompts, two models → `written` → gold scores, KL, lengths, what went wrong, texts side by side
          the store → `agreement` of a batch
 
-Every number is {"value", "low", "high", "n"}, or None where nothing can be said.
+Every number is {"value", "low", "high", "n"}, or None where nothing can be said; an end of an interval of which nothing
+can be said is None too.
 """
 
 from __future__ import annotations
@@ -13,26 +14,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rein import monitors
 from rein.bpe.tokenizer import Tokenizer
+from rein.evals.policies_measures import Duel, rates
 from rein.evals.statistics import paired, summarise
-from rein.evals.win_rate import win_rates
 from rein.feedback.agreement import report
 from rein.feedback.store import Store
+from rein.loop.collecting import topic_of
 from rein.models.gpt import GPT
 from rein.models.huggingface import end_of_text
-from rein.models.machine import autocast
 from rein.models.reward import Reward
 from rein.models.rollout import Rollouts, rollouts
-from rein.models.rows import Completion, batches, lay_out, logprobs, sums
+from rein.models.rows import Completion, log_ratios
 from rein.text.prompts import PromptFormat, decode_response
 from rein.train.queries import Prompt
 
 Json = Any
-TOKENS_AT_ONCE = 8192
 SHOWN = 6  # texts side by side
 
 
@@ -42,25 +39,28 @@ SHOWN = 6  # texts side by side
 def win_rate(rows: Sequence[Mapping[str, Json]], a: str, b: str) -> dict[str, Json] | None:
     """How often a's answers are preferred to b's, a tie being half of each: as it is, and at equal length.
 
+    Intervals are for other prompts: a prompt's items and labelers are one cluster, and of a single prompt the ends of
+    the interval are None.
+
     Example  >>> outputs = [{"text": "long", "policy": "x"}, {"text": "ab", "policy": "y"}]
-             >>> row = {"group_id": "1", "labeler": "w", "outputs": outputs, "choice": 0}
-             >>> win_rate([row] * 4, "x", "y")["raw"]["value"], win_rate([row], "x", "z")
-             (1.0, None)
+             >>> row = {"prompt": "p", "labeler": "w", "outputs": outputs, "choice": 0}
+             >>> win_rate([row] * 4, "x", "y")["raw"], win_rate([row], "x", "z")
+             ({'value': 1.0, 'low': None, 'high': None, 'n': 4}, None)
     """
-    wins, lengths, items = [], [], []
+    wins, ours, theirs, prompts = list[float](), list[int](), list[int](), list[str]()
     for row in rows:
         policies = [_policy(one) for one in row["outputs"]]
         if sorted(policies) != sorted((a, b)) or a == b:
             continue
-        ours = policies.index(a)
-        wins.append(0.5 if row["choice"] is None else float(row["choice"] == ours))
-        lengths.append([len(_text(row["outputs"][place])) for place in (ours, 1 - ours)])
-        items.append(row["group_id"])
-    if len(set(items)) < 2 and len(wins) < 2:
+        place = policies.index(a)
+        wins.append(0.5 if row["choice"] is None else float(row["choice"] == place))
+        ours.append(len(_text(row["outputs"][place])))
+        theirs.append(len(_text(row["outputs"][1 - place])))
+        prompts.append(topic_of(row))
+    if not wins:
         return None
-    of_a, of_b = zip(*lengths, strict=True)
-    found = win_rates(wins, of_a, of_b, clusters=items, difference="log")
-    return {"raw": _told(asdict(found.raw)), "controlled": _told(asdict(found.controlled))}
+    found = rates(Duel(a, b, "labelers", wins, ours, theirs, prompts))
+    return {name: found[name] for name in ("raw", "controlled")}
 
 
 def groups_in(rows: Sequence[Mapping[str, Json]]) -> dict[str, int]:
@@ -138,6 +138,9 @@ def written(policy: GPT, initial: GPT, asked: Asked) -> dict[str, Json]:
     kl_nats = mean over responses of Σ_t log π(t) − log π_initial(t), at the sampling temperature
     """
     ours, theirs = write(policy, asked), write(initial, asked)
+    ratio_N = log_ratios(
+        policy, initial, ours.drawn.completions, temperature=asked.temperature or 1.0, precision=asked.precision
+    )
     references = [one.query.reference for one in asked.prompts]
     eot_id = asked.tokenizer.eot_id
     watched = [
@@ -147,7 +150,7 @@ def written(policy: GPT, initial: GPT, asked: Asked) -> dict[str, Json]:
     ]  # fmt: skip
     found: dict[str, Json] = {
         "prompts": len(asked.prompts),
-        "kl_nats": _mean(log_ratios(policy, initial, ours.drawn.completions, asked)),
+        "kl_nats": _mean(ratio_N.tolist()),
         "monitors": {
             name: {"initial": watched[0][name].value, "policy": watched[1][name].value} for name in watched[0]
         },
@@ -177,25 +180,6 @@ def _of_references(judge: Reward, asked: Asked, references: Sequence[str | None]
     unread = [Completion(prompt.ids, ()) for prompt, _ in there]
     contexts, texts = [prompt.query.fields for prompt, _ in there], [text for _, text in there]
     return _mean(judge.scores(unread, contexts, texts).tolist())
-
-
-@torch.no_grad()
-def log_ratios(policy: GPT, initial: GPT, completions: Sequence[Completion], asked: Asked) -> list[float]:
-    """Σ_t log π(t) − log π_initial(t) of each response, at the temperature that it was sampled with."""
-    found_N = torch.empty(len(completions), dtype=torch.float64)
-    device = policy.wte.device
-    for group in batches([len(each) for each in completions], TOKENS_AT_ONCE):
-        rows = lay_out([completions[place] for place in group]).to(device)
-        with autocast(device, asked.precision):
-            policy_M, initial_M = (
-                logprobs(model, rows, temperature=asked.temperature or 1.0) for model in (policy, initial)
-            )
-        found_N[group] = _sum(policy_M - initial_M, rows)
-    return found_N.tolist()
-
-
-def _sum(ratio_M: Tensor, rows: Any) -> Tensor:
-    return sums(ratio_M.double(), rows).cpu()
 
 
 def _mean(values: Sequence[float]) -> dict[str, Json]:

@@ -42,7 +42,7 @@ from rein.run import read_rows, write_atomically
 from rein.text.prompts import format_of
 from rein.text.shards import file_sha256
 from rein.text.sources import load_object
-from rein.train.queries import read_prompts, response_tokens
+from rein.train.queries import read_all, response_tokens
 
 Json = Any
 PROJECT = "loop"
@@ -108,7 +108,7 @@ def project_of(config: LoopConfig) -> Project:
     names = dict.fromkeys(name for template in format_of(config.format).templates for name in _fields(template))
     nobody = config.labelers == "simulated" and not config.by_people  # who might leave an item lying
     return Project(
-        PROJECT, title="Which is better?", questions=(Question("choice", "comparison", "Which is better?"),),
+        PROJECT, title="Two answers to compare", questions=(Question("choice", "comparison", "Which is better?"),),
         fields=tuple(names), staged=config.staged, overlap=config.overlap, seed=config.seed,
         calibration_share=config.calibration_share, drift_share=config.drift_share, gold_share=0.0,
         uniform_share=config.uniform_share, lease_s=collecting.SIMULATED_LEASE_S if nobody else 1800,
@@ -250,6 +250,7 @@ def collect_stage(loop: Loop, number: int, drawn: Done, first: Done) -> Stage:
         summary = {
             "answers": len(rows), "items": len({row["group_id"] for row in rows}),
             "labelers": len({row["labeler"] for row in rows}), "groups": measure.groups_in(rows),
+            "by_people": sum(row["labeler"] not in config.crew for row in rows),
             "ties": sum(row["choice"] is None for row in rows),
             "agreement": measure.agreement(loop.store, PROJECT, batch),
             "drift": measure.win_rate(rows, INITIAL, REFERENCE),
@@ -285,9 +286,8 @@ def _labelers(config: LoopConfig, first: Done) -> list[Labeler]:
     rows = [row for row in read_rows(first.folder / "items.jsonl") if row["role"] == "work"]
     scores = [[gold(row["context"], one["text"]) for one in row["outputs"]] for row in rows]
     usual = float(np.sqrt(np.mean([(each[0] - each[1]) ** 2 for each in scores]))) or 1.0
-    names = [f"simulated-{number}" for number in range(1, config.simulated + 1)]
     known = tuple(sorted(one for each in scores for one in each))
-    return crew(names, gold, config.habits(usual / 3), seed=config.seed, scores=known)
+    return crew(config.crew, gold, config.habits(usual / 3), seed=config.seed, scores=known)
 
 
 def judgements_stage(loop: Loop, number: int, collected: Sequence[Done]) -> Stage:
@@ -375,14 +375,15 @@ def _written(loop: Loop, this: Round) -> dict[str, Json]:
     initial, tokenizer = load_model(config.policy, device=str(device))
     policy, _ = load_model(this.policy_folder, device=str(device))
     format = format_of(config.format, query_tokens=config.query_tokens, response_tokens=config.response_tokens)
-    prompts = read_prompts(loop.prompts.folder / HELDOUT, loop.prompts.folder / HELDOUT, format, tokenizer,
-                           n_ctx=min(initial.config.n_ctx, policy.config.n_ctx))  # fmt: skip
-    judge = load_reward(str(reward_of(this.reward.folder)), tokenizer, device=device, precision=precision)
+    n_ctx = min(initial.config.n_ctx, policy.config.n_ctx)
+    prompts = read_all(loop.prompts.folder / HELDOUT, format, tokenizer, n_ctx=n_ctx)
+    judge = load_reward(str(reward_of(this.reward.folder)), tokenizer, device=device, precision=precision,
+                        format=format)  # fmt: skip
     judges: dict[str, Reward] = {"reward": judge}
     if config.labelers == "simulated":
         judges["gold"] = FunctionReward(config.gold, "--gold")
     asked = measure.Asked(
-        prompts.heldout[: config.evaluation_items], tokenizer, format, max_new_tokens(config), config.temperature,
+        prompts[: config.evaluation_items], tokenizer, format, max_new_tokens(config), config.temperature,
         config.seed, precision, judges,
     )  # fmt: skip
     return measure.written(policy, initial, asked)

@@ -22,6 +22,7 @@ from markupsafe import Markup
 from rein import __version__, evals
 from rein.errors import UserError
 from rein.evals.figures import Chart, Mark, colour_of
+from rein.evals.reward_quality import perfect
 from rein.loop import stages
 from rein.report.charts import Axis, linear
 from rein.report.figures import ticks
@@ -48,7 +49,7 @@ class RoundSeen:
 
     number: int
     done: Mapping[str, str]  # stage → when it ended, ISO 8601
-    collect: Mapping[str, Json] = field(default_factory=dict)
+    collect: Mapping[str, Json] = field(default_factory=dict)  # with "perfect", from the agreement
     reward: Mapping[str, Json] = field(default_factory=dict)
     policy: Mapping[str, Json] = field(default_factory=dict)
     evaluation: Mapping[str, Json] = field(default_factory=dict)
@@ -81,18 +82,15 @@ def read_rounds(out: Path) -> list[RoundSeen]:
         for name in STAGES:
             if stages.read(folder / name) is not None:
                 done[name] = str(_json(folder / name / stages.DONE).get("finished", ""))
-        found.append(
-            RoundSeen(
-                int(folder.name.removeprefix("round-")), done,
-                **{
-                    key: _json(folder / stage / file) if stage in done else {}
-                    for key, stage, file in (
-                        ("collect", "collect", "summary.json"), ("reward", "reward", "summary.json"),
-                        ("policy", "policy", "summary.json"), ("evaluation", "evaluate", "evaluation.json"),
-                    )
-                },
+        said = {
+            key: _json(folder / stage / file) if stage in done else {}
+            for key, stage, file in (
+                ("collect", "collect", "summary.json"), ("reward", "reward", "summary.json"),
+                ("policy", "policy", "summary.json"), ("evaluation", "evaluate", "evaluation.json"),
             )
-        )  # fmt: skip
+        }  # fmt: skip
+        said["collect"]["perfect"] = perfect(said["collect"].get("agreement"))
+        found.append(RoundSeen(int(folder.name.removeprefix("round-")), done, **said))
     return found
 
 
@@ -199,11 +197,13 @@ def _row(one: RoundSeen) -> Json:
     return {
         "number": one.number,
         "state": one.state,
-        "done": [{"name": STAGE_WORDS[name], "when": date(when) if when else ""} for name, when in one.done.items()],
+        "done": _steps(one.done),
         "answers": number(one.of("collect", "answers")),
+        "by_people": number(n) if (n := one.of("collect", "by_people")) else "",
         "labelers": number(one.of("collect", "labelers")),
         "groups": [f"{name} {n:,}" for name, n in groups.items()],
         "agreement": _share(one.of("collect", "agreement")),
+        "perfect": _share(one.of("collect", "perfect")),
         "drift": _share(one.of("collect", "drift", "raw")),
         "accuracy": _share(one.of("reward", "accuracy")),
         "length": _share(one.of("reward", "length_accuracy")),
@@ -221,6 +221,17 @@ def _row(one: RoundSeen) -> Json:
     }
 
 
+def _steps(done: Mapping[str, str]) -> list[Json]:
+    """The stages that are done, and when: the day is said where it is another than before."""
+    found, day = [], ""
+    for name, when in done.items():
+        full = date(when) if when else ""
+        before, _, time = full.rpartition(", ")
+        found.append({"name": STAGE_WORDS[name], "when": time if before == day else full})
+        day = before
+    return found
+
+
 def _tiles(one: RoundSeen) -> Json:
     gold, kl = one.of("evaluation", "gold", "gained"), one.of("evaluation", "kl_nats")
     return {
@@ -229,6 +240,7 @@ def _tiles(one: RoundSeen) -> Json:
         "over_initial_equal": _share(one.of("evaluation", "over_initial", "controlled"), alone=True),
         "accuracy": _share(one.of("reward", "accuracy"), alone=True),
         "agreement": _share(one.of("collect", "agreement"), alone=True),
+        "perfect": _share(one.of("collect", "perfect"), alone=True),
         "gained": f"{gold['value']:+.2f}" if isinstance(gold, Mapping) and _finite(gold.get("value")) else "",
         "gained_between": _between(gold),
         "kl": f"{kl['value']:.2f}" if isinstance(kl, Mapping) and _finite(kl.get("value")) else "–",
@@ -254,6 +266,7 @@ def charts(rounds: Sequence[RoundSeen]) -> list[Chart]:
             ("reward model, held-out pairs", ("reward", "accuracy")),
             ("length alone", ("reward", "length_accuracy")),
             ("labelers with each other", ("collect", "agreement")),
+            ("a perfect model, if each labeler errs alone", ("collect", "perfect")),
         )),
         ("wins", "Policy against where it began, and against people", "share of held-out comparisons won", 0.5, (
             ("over the supervised model", ("evaluation", "over_initial", "raw")),

@@ -75,7 +75,8 @@ def load_reward(
     if is_function(spec):
         if ensemble != "best":
             raise UserError(
-                f"--ensemble is {ensemble}, but {flag} {spec} is a function: it has no members.", "Leave --ensemble out."
+                f"--ensemble is {ensemble}, but {flag} {spec} is a function: it has no members.",
+                "Leave --ensemble out.",
             )
         return FunctionReward(spec, flag)
     members: list[Scalar]
@@ -177,9 +178,7 @@ class EnsembleReward:
         tokens_at_once: int = 8192,
     ) -> None:
         self.name = name
-        self._members = [
-            ModelReward(one, name, precision=precision, tokens_at_once=tokens_at_once) for one in members
-        ]
+        self._members = [ModelReward(one, name, precision=precision, tokens_at_once=tokens_at_once) for one in members]
         self._combine, self._uncertainty_coef = combine, uncertainty_coef
 
     @property

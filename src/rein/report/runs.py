@@ -51,6 +51,8 @@ class Summary:
     opt_step: float | None = None
     tokens: float | None = None
     train_tokens: float | None = None
+    episodes: float | None = None
+    train_episodes: float | None = None  # planned, of a run that learns from responses
     wall_s: float | None = None
     train_loss: float | None = None
     heldout_loss: float | None = None
@@ -70,10 +72,13 @@ class Summary:
 
     @property
     def done_frac(self) -> float | None:
-        """How much of the tokens planned are seen, from 0 to 1."""
-        if self.tokens is None or not self.train_tokens:
+        """How much of the tokens or episodes planned are seen, from 0 to 1."""
+        seen, planned = self.tokens, self.train_tokens
+        if self.train_episodes:
+            seen, planned = self.episodes, self.train_episodes
+        if seen is None or not planned:
             return None
-        return min(max(self.tokens / self.train_tokens, 0.0), 1.0)
+        return min(max(seen / planned, 0.0), 1.0)
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
@@ -135,7 +140,9 @@ class RunReader:
         started = starts[0].get("started") if starts and isinstance(starts[0], dict) else None
         began_s = _seconds(started)
         planned = _finite(settings.get("train_tokens"))
-        state, why = self._state(last("tokens"), planned, len(starts))
+        episodes = _finite(settings.get("episodes"))
+        seen = (last("episodes"), episodes) if episodes else (last("tokens"), planned)
+        state, why = self._state(*seen, len(starts))
         model = model_of(self.path, settings)
         notes = []
         if self._tail.n_damaged:
@@ -143,6 +150,7 @@ class RunReader:
         return Summary(
             path=self.path, state=state, why=why, model=_words(settings, model), n_params=model.get("n_params"),
             opt_step=last("opt_step"), tokens=last("tokens"), train_tokens=planned, wall_s=last("wall_s"),
+            episodes=last("episodes"), train_episodes=episodes,
             train_loss=last("train_loss"), heldout_loss=last("heldout_loss"),
             heldout_bits_per_byte=last("heldout_bits_per_byte"),
             best_heldout_bits_per_byte=None if math.isinf(self._best) else self._best,
@@ -218,7 +226,7 @@ def _words(settings: dict[str, Any], model: dict[str, float]) -> str:
     if "n_params" in model:
         words.append(number(model["n_params"]))
     elif "n_layer" in model:
-        words.append(f"{model['n_layer']:,.0f} layers")
+        words.append(count(int(model["n_layer"]), "layer"))
     return " ".join(words)
 
 
@@ -361,9 +369,10 @@ def as_text(runs: Sequence[Summary]) -> str:
 
 def cells(run: Summary) -> tuple[str, ...]:
     """What a person reads of a run, a text for each column of `rein runs`."""
-    tokens = number(run.tokens)
+    tokens = number(run.episodes if run.train_episodes else run.tokens)
     if run.done_frac is not None:
-        tokens += f" of {number(run.train_tokens)}, {math.floor(run.done_frac * 100)}%"
+        planned = count(int(run.train_episodes), "episode") if run.train_episodes else number(run.train_tokens)
+        tokens += f" of {planned}, {math.floor(run.done_frac * 100)}%"
     return (
         run.name, run.state, run.model, tokens, fixed(run.train_loss, 3), fixed(run.heldout_bits_per_byte, 3),
         fixed(run.best_heldout_bits_per_byte, 3), number(run.tokens_per_s),

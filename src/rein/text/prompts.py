@@ -13,8 +13,7 @@ Source   openai/summarize-from-feedback, summarize_from_feedback/tasks.py (proce
 from __future__ import annotations
 
 import string
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +24,7 @@ from rein.errors import UserError, suggestion
 from rein.feedback.exchange.rows import Unreadable
 from rein.feedback.exchange.texts import ASSISTANT, GAP, checked_messages, rendered
 from rein.run import read_rows
+from rein.text.cutting import cut
 
 Json = Any
 Ids = tuple[int, ...]
@@ -171,7 +171,10 @@ def encode_query(format: PromptFormat, row: Mapping[str, Json], tokenizer: Token
     ids = tokenizer.encode(template.format_map(values)).tolist()
     most = None if format.query_tokens is None else format.query_tokens - len(start)
     if most is not None and format.cut and len(ids) > most:
-        ids = _cut(format, template, values, most, tokenizer)
+        shorter = cut(template, values, format.cut, most, tokenizer)
+        if shorter is None:
+            raise Unfit("the query is too long without what may be cut")
+        ids = shorter
     ids = [*start, *ids]
     if format.filled and format.query_tokens is not None:
         space = tokenizer.encode(" ").tolist()
@@ -188,6 +191,21 @@ def _fit(format: PromptFormat, ids: Sequence[int]) -> Ids:
     return tuple(ids)
 
 
+def fitting(
+    queries: Iterable[Query], format: PromptFormat, tokenizer: Tokenizer, *, response_tokens: int, n_ctx: int
+) -> Iterator[tuple[Query, Ids, str]]:
+    """Each query with its tokens and ""; with none and the reason, where a whole response has no room behind it."""
+    for query in queries:
+        try:
+            ids = encode_query(format, query.fields, tokenizer)
+            if len(ids) > n_ctx - response_tokens:
+                raise Unfit(f"no room for {response_tokens} tokens behind the query in a context of {n_ctx}")
+        except Unfit as problem:
+            yield query, (), str(problem)
+        else:
+            yield query, ids, ""
+
+
 def _template(format: PromptFormat, row: Mapping[str, Json]) -> tuple[str, dict[str, str]]:
     """The template that a row has the fields of, and their texts."""
     texts = {name: value for name, value in row.items() if isinstance(value, str)}
@@ -202,38 +220,6 @@ def _template(format: PromptFormat, row: Mapping[str, Json]) -> tuple[str, dict[
             return "{prompt}", {"prompt": GAP.join(rest)}
     missing = [name for _, name, _, _ in string.Formatter().parse(format.templates[0]) if name and name not in texts]
     raise Unfit(f"no text {' or '.join(missing) or 'to ask'}")
-
-
-def _cut(format: PromptFormat, template: str, values: Mapping[str, str], most: int, tokenizer: Tokenizer) -> list[int]:
-    """The longest query that the released loop comes to: the field loses its last line, again and again, or its last
-    character where it has but one."""
-    before = template[: template.index("{" + format.cut + "}")].format_map(values)
-    value = values[format.cut]
-    ids: list[int] = tokenizer.encode(template.format_map(values)).tolist()
-    while len(ids) > most:
-        if not value:
-            raise Unfit("the query is too long without what may be cut")
-        end = value.rfind("\n")
-        if end < 0:
-            value = value[: _still_too_long(before, value, most, tokenizer)]
-        value = value[:end]
-        ids = tokenizer.encode(template.format_map({**values, format.cut: value})).tolist()
-    return ids
-
-
-def _still_too_long(before: str, value: str, most: int, tokenizer: Tokenizer) -> int:
-    """A length to which a text may be shortened at once, because by one character at a time it would come there.
-
-    A byte-level BPE never joins a letter with a space behind it. So the tokens up to such a space stay the same
-    whatever follows " x", and where they alone are too many, so are those of everything longer.
-    """
-    if tokenizer.kind != "gpt2":
-        return len(value)
-    letters = string.ascii_letters
-    ends = [at for at in range(1, len(value) - 1) if value[at] == " " and value[at - 1] in letters and
-            value[at + 1] in letters]  # fmt: skip
-    first = bisect_left(ends, True, key=lambda at: len(tokenizer.encode(before + value[:at])) > most)
-    return min(ends[first] + 2, len(value)) if first < len(ends) else len(value)
 
 
 # -------------------------------------------------------------------------------------------------------- responses
@@ -257,7 +243,12 @@ def encode_response(text: str, tokenizer: Tokenizer, format: PromptFormat) -> Id
     """
     if not text.strip():
         raise Unfit("the response is empty")
-    return _ended(_encode(led(text, format), tokenizer), tokenizer, format)
+    ids, most = _encode(led(text, format), tokenizer), format.response_tokens
+    if most is not None and len(ids) > most - 1:
+        if not format.cut_responses:
+            raise Unfit("the response is too long")
+        ids = ids[: most - 1]
+    return (*ids, tokenizer.eot_id)
 
 
 def led(text: str, format: PromptFormat) -> str:
@@ -267,15 +258,6 @@ def led(text: str, format: PromptFormat) -> str:
              (' Short.', ' Short.', 'Short.')
     """
     return text if format.lead and text.startswith(format.lead) else format.lead + text
-
-
-def _ended(ids: list[int], tokenizer: Tokenizer, format: PromptFormat) -> Ids:
-    most = format.response_tokens
-    if most is not None and len(ids) > most - 1:
-        if not format.cut_responses:
-            raise Unfit("the response is too long")
-        ids = ids[: most - 1]
-    return (*ids, tokenizer.eot_id)
 
 
 def decode_response(ids: Sequence[int], tokenizer: Tokenizer, format: PromptFormat) -> str:

@@ -106,7 +106,7 @@ class Answers:
         if config.reward:
             self._reward = load_reward(
                 config.reward, tokenizer, device=policy.wte.device, precision=precision,
-                tokens_at_once=config.tokens_at_once,
+                tokens_at_once=config.tokens_at_once, format=format,
             )  # fmt: skip
         self._reference = frozen(policy, precision)
         self._start = self._written(self._reference)

@@ -15,57 +15,50 @@ go through PPO's clipped loss, whose gradient is REINFORCE's in the first update
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rein import checkpoint
 from rein.distributed import interruptible
-from rein.errors import UserError
-from rein.feedback.policies import Policies
 from rein.losses import clipped_policy, kl_k2, kl_k3, token_weights
 from rein.models.actors import Actors, Adam
 from rein.models.huggingface import end_of_text, load_model
-from rein.models.machine import keep_freed_memory, peak_rss_bytes, resolve_device, resolve_precision
-from rein.models.reward import is_function, load_reward
+from rein.models.machine import keep_freed_memory, resolve_device, resolve_precision
+from rein.models.reward import load_reward
 from rein.models.rows import Completion, batches, lay_out
-from rein.models.scalar import Scalar, reward_folder
+from rein.models.scalar import Scalar
 from rein.progress import Progress
 from rein.returns import group_advantages
 from rein.run import RunFolder
 from rein.text.prompts import format_of
+from rein.train.between import (
+    Position,
+    added_up,
+    batch_numbers,
+    check_alike,
+    check_finite,
+    drift_alarm,
+    evaluate,
+    log_batch,
+    over_updates,
+    ratio_numbers,
+)
 from rein.train.grpo_config import GRPOConfig
+from rein.train.guarded import watched
 from rein.train.policy_heldout import HeldOut
 from rein.train.ppo_config import known
-from rein.train.ppo_parts import Parts, Text, load, save
+from rein.train.ppo_parts import Parts, Text, inputs_of, load, save
 from rein.train.ppo_rules import Ending, minibatches, places_of, rate_share, truncate_id
 from rein.train.queries import read_prompts
 from rein.train.responses import respond
 
 KL = {"k2": kl_k2, "k3": kl_k3}
-ALIKE_BATCHES = 3  # in which all scores are the same: then the run ends
-
-
-@dataclass
-class Position:
-    """How far a run is: all that its next batch depends on, besides weights and optimiser."""
-
-    batches: int = 0
-    opt_step: int = 0
-    episodes: int = 0
-    tokens: int = 0  # of queries and responses trained on
-    wall_s: float = 0.0
-    kl_coef: float = 0.0
-    alike_batches: int = 0  # in a row whose scores were all the same
-    guard: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)  # digests of prompts, policy and reward
 
 
 @dataclass(frozen=True)
@@ -124,8 +117,9 @@ def assemble(config: GRPOConfig) -> Parts:
     policy, tokenizer = load_model(config.policy, device=str(device))
     format = format_of(config.format, query_tokens=config.query_tokens, response_tokens=config.response_tokens)
     reward = load_reward(
-        config.reward, tokenizer, device=device, precision=precision, tokens_at_once=config.tokens_at_once
-    )
+        config.reward, tokenizer, device=device, precision=precision, tokens_at_once=config.tokens_at_once,
+        format=format, ensemble=config.ensemble, uncertainty_coef=config.uncertainty_coef,
+    )  # fmt: skip
     n_ctx = min(policy.config.n_ctx, reward.n_ctx or policy.config.n_ctx)
     prompts = read_prompts(config.prompts, config.heldout, format, tokenizer, n_ctx=n_ctx)
     adam = Adam(config.adam_b1, config.adam_b2, config.adam_eps, config.weight_decay)
@@ -138,10 +132,7 @@ def assemble(config: GRPOConfig) -> Parts:
         truncate_id=truncate_id(config.truncate_at, tokenizer),
         truncate_after_tokens=config.truncate_after_tokens,
     )
-    folders = {"policy": config.policy}
-    if not is_function(config.reward):
-        folders["reward"] = reward_folder(Path(config.reward))
-    inputs = {"prompts": prompts.sha256(), **Policies(folders).fingerprints()}
+    inputs = inputs_of(config, prompts)
     return Parts(
         actors, None, reward, prompts, ending, Text(tokenizer, format), None, precision, inputs, made_by="grpo"
     )
@@ -152,8 +143,8 @@ def _train(
 ) -> None:
     total, every = config.batches, known(config.evaluate_every_episodes)
     if position.batches == 0:
-        _evaluate(run, heldout, position)
-    saved_at = time.monotonic()
+        print(evaluate(run, parts, heldout, position), file=sys.stderr)
+    saved_at, warned = time.monotonic(), False
     with Progress(config.estimator, total=config.episodes, unit="episodes", start=position.episodes) as bar:
         while position.batches < total:
             began, before = time.monotonic(), position.episodes
@@ -168,12 +159,15 @@ def _train(
             numbers |= {"rollout_frac": sampled_s / took_s, "episodes_per_s": len(experience.completions) / took_s}
             done = position.batches == total
             if position.batches % config.log_every_batches == 0 or done:
-                _log(run, position, numbers)
+                log_batch(run, position, numbers)
+            if not warned and (alarm := drift_alarm(numbers["sampler_drift"], parts.precision)):
+                warned = True
+                bar.say(alarm)
             bar.advance(
                 position.episodes - before, note=f"score {numbers['score_mean']:.3f}, KL {numbers['kl_nats']:.2f}"
             )
             if before // every != position.episodes // every or done:
-                bar.say(_evaluate(run, heldout, position))
+                bar.say(evaluate(run, parts, heldout, position))
             stopped = bool(heldout.stopped)
             if done or stopped or interrupted or time.monotonic() - saved_at > config.checkpoint_every_s:
                 save(run, config, parts, asdict(position), opt_step=position.opt_step)
@@ -201,7 +195,7 @@ def collect(config: GRPOConfig, parts: Parts, position: Position) -> Experience:
     rollout_s = time.monotonic() - began
     contexts = [prompt.query.fields for prompt in prompts for _ in range(config.samples)]
     scores_N = parts.reward.scores(written.scored, contexts, parts.text.decoded(written.scored))
-    _check_alike(config, position, scores_N)
+    check_alike(position, scores_N, config.reward, teaches="none is better than the others")
     if config.unended == "score":
         scores_N = torch.where(torch.tensor(written.ended), scores_N, torch.tensor(config.unended_score))
     old_M, reference_M = look(config, parts, written.trained, position)
@@ -209,19 +203,13 @@ def collect(config: GRPOConfig, parts: Parts, position: Position) -> Experience:
     ratio_N = torch.stack([part.sum() for part in torch.split((old_M - reference_M).cpu(), lengths)])
     worth_N = scores_N - position.kl_coef * ratio_N if config.kl_in == "reward" else scores_N
     advantages_N = group_advantages(worth_N, config.samples, estimator=known(config.advantages))
-    kl, score = float(ratio_N.double().mean()), float(scores_N.double().mean())
     groups_GK = scores_N.view(-1, config.samples)
-    numbers = {
-        "score_mean": score,
-        "score_std": float(scores_N.double().std(correction=0)),
-        "reward_mean": score - position.kl_coef * kl,
+    numbers = batch_numbers(
+        scores_N, lengths, written.ended, kl_nats=float(ratio_N.double().mean()), kl_coef=position.kl_coef,
+        entropies_M=written.entropies_M, sampler_M=written.logprobs_M, trainer_M=old_M.cpu(),
+    )  # fmt: skip
+    numbers |= {
         "alike_queries_frac": float((groups_GK == groups_GK[:, :1]).all(dim=1).double().mean()),
-        "kl_nats": kl,
-        "kl_coef": position.kl_coef,
-        "response_tokens": sum(lengths) / len(lengths),
-        "no_eot_frac": 1 - sum(written.ended) / len(written.ended),
-        "entropy_nats": float(written.entropies_M.double().mean()),
-        "sampler_drift": float((written.logprobs_M - old_M.cpu()).abs().max()),
         "rollout_s": rollout_s,
     }
     return Experience(written.trained, advantages_N, old_M, reference_M, numbers)
@@ -267,13 +255,11 @@ def learn(config: GRPOConfig, parts: Parts, experience: Experience, position: Po
         for which in _minibatches(config, position, epoch):
             row = gradients(config, parts, experience, which, position.kl_coef)
             row["grad_norm"], _ = parts.actors.clip(config.clip_norm)
-            _check_finite(row, position, config)
+            check_finite(row, position, config.learning_rate)
             parts.actors.update(learning_rate=rate, value_learning_rate=rate)
             position.opt_step += 1
             rows.append(row)
-    means = {name: float(torch.stack([row[name].double() for row in rows]).mean()) for name in rows[0]}
-    highest = float(torch.stack([row["ratio_max"] for row in rows]).max())
-    return means | {"ratio_max": highest, "learning_rate": rate}
+    return over_updates(rows) | {"learning_rate": rate}
 
 
 def gradients(
@@ -300,67 +286,12 @@ def gradients(
         loss = policy_loss + kl_coef * kl_loss if config.kl_in == "loss" else policy_loss
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            change_M = new_M - old_M
-            ratio_M = change_M.exp()
-            found = {
-                "policy_loss": policy_loss,
-                "kl_loss": kl_loss,
-                "clip_frac": ((ratio_M - 1).abs() > config.cliprange).sum() / tokens,
-                "approx_kl": 0.5 * change_M.square().sum() / tokens,
-            }
-            highest = torch.maximum(totals.pop("ratio_max", ratio_M.max()), ratio_M.max())
-        totals = {name: totals.get(name, 0) + x.detach() for name, x in found.items()} | {"ratio_max": highest}
+            found = ratio_numbers(new_M - old_M, cliprange=config.cliprange, tokens=tokens)
+        totals = added_up(totals, {"policy_loss": policy_loss, "kl_loss": kl_loss, **found})
     return totals
 
 
 # ------------------------------------------------------------------------------------------------------- in between
-
-
-def _evaluate(run: RunFolder, heldout: HeldOut, position: Position) -> str:
-    """A line to show. Where the guard says so, the KL coefficient goes up."""
-    found = heldout.run(run, asdict(position))
-    position.kl_coef *= found.raise_by
-    position.guard = heldout.state_dict()
-    return found.line
-
-
-def _check_alike(config: GRPOConfig, position: Position, scores_N: Tensor) -> None:
-    """Stops where every response has had the same score for some batches: there is nothing to compare.
-
-    Raises   UserError then.
-    """
-    alike = bool((scores_N == scores_N[0]).all())
-    position.alike_batches = position.alike_batches + 1 if alike else 0
-    if not alike:
-        return
-    what = f"All {len(scores_N)} responses of batch {position.batches + 1} have the score {float(scores_N[0]):g}"
-    if position.alike_batches >= ALIKE_BATCHES:
-        raise UserError(
-            f"{what}, as those of the {ALIKE_BATCHES - 1} batches before did: {config.reward} tells none from another.",
-            "Check --reward on some texts; if it is a model, train it on more comparisons.",
-        )
-    print(f"{what}: none is better than the others.", file=sys.stderr)
-
-
-def _check_finite(row: Mapping[str, Tensor], position: Position, config: GRPOConfig) -> None:
-    bad = {name: float(x) for name, x in row.items() if not math.isfinite(float(x))}
-    if bad:
-        raise UserError(
-            f"Update {position.opt_step + 1:,} has " + ", ".join(f"{name} {x}" for name, x in bad.items()) + ". "
-            "The weights were not changed by it, and every saved checkpoint is good.",
-            f"Start again with a lower --learning-rate (it is {config.learning_rate}), or --precision fp32.",
-        )
-
-
-def _log(run: RunFolder, position: Position, numbers: Mapping[str, float]) -> None:
-    run.log(
-        opt_step=position.opt_step,
-        episodes=position.episodes,
-        tokens=position.tokens,
-        wall_s=round(position.wall_s, 3),
-        **numbers,
-        peak_rss_bytes=peak_rss_bytes(),
-    )
 
 
 def _describe(config: GRPOConfig, parts: Parts, *, start: int) -> None:
@@ -368,11 +299,12 @@ def _describe(config: GRPOConfig, parts: Parts, *, start: int) -> None:
     rest = sum(prompts.left_out.values())
     lines = [
         f"policy     {config.policy}: {shape.n_params():,} parameters, context {shape.n_ctx}",
-        f"reward     {parts.reward.name}",
+        f"reward     {parts.reward.name}" + f", {config.ensemble} of its ensemble" * (config.ensemble != "best"),
         f"prompts    {len(prompts.train):,} to train on, {len(prompts.heldout):,} held out"
         + (f"; {rest:,} left out ({', '.join(prompts.left_out)})" if rest else ""),
         f"method     {config.estimator}: advantages {config.advantages}, token mean {config.token_mean}, "
         f"KL in the {config.kl_in}, coefficient {config.kl_coef:g}",
+        f"guard      {watched(config, len(parts.prompts.heldout))}",
         f"machine    {parts.actors.device}, {parts.precision}, {torch.get_num_threads()} threads",
         f"run        {config.out}" + (f", from episode {start:,}" if start else ""),
     ]

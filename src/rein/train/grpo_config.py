@@ -36,7 +36,10 @@ _POSITIVE = (
     "samples", "queries_per_batch", "episodes", "minibatches", "epochs", "cliprange", "learning_rate", "temperature",
     "tokens_at_once", "slots", "log_every_batches", "evaluate_every_episodes", "heldout_prompts",
 )  # fmt: skip
-_NOT_NEGATIVE = ("kl_coef", "clip_norm", "weight_decay", "warmup_batches", "show_samples", "truncate_after_tokens")
+_NOT_NEGATIVE = (
+    "kl_coef", "clip_norm", "weight_decay", "warmup_batches", "show_samples", "truncate_after_tokens",
+    "uncertainty_coef",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ class GRPOConfig:
         None, "longest response, its end of text included, in place of the format's", unit="tokens"
     )
     heldout: Path | None = setting(None, "prompts to evaluate on; without it, the rows of --prompts not in split train")
+
+    ensemble: Literal["best", "mean", "worst", "uncertain"] = setting(
+        "best", "of what `rein reward --ensemble` kept: the best one, or their mean, the worst, or the mean less doubt"
+    )
+    uncertainty_coef: float = setting(
+        0.1, "of --ensemble uncertain, times the variance of their scores", paper="0.1 for PPO in Coste 2023"
+    )
 
     samples: int = setting(8, "responses to each query, which are compared", paper="64 in GRPO, 2 or 4 in RLOO",
                            group="grpo")  # fmt: skip
@@ -109,7 +119,8 @@ class GRPOConfig:
     guard_confidence: float = setting(0.99, "with which the gold score must bend, and fall", group="watching")
     guard_patience_evaluations: int = setting(3, "in a row that must say so", group="watching")
     evaluate_every_episodes: int | None = setting(
-        None, "between evaluations on held-out prompts; if not given a tenth of the run, or 1/32 with a guard that acts",
+        None,
+        "between evaluations on held-out prompts; if not given a tenth of the run, or 1/32 with a guard that acts",
         group="watching",
     )
     heldout_prompts: int = setting(64, "held-out prompts of an evaluation", group="watching")

@@ -30,6 +30,8 @@ class Guarded(Protocol):
     def guard(self) -> str: ...
     @property
     def kl_limit_nats(self) -> float | None: ...
+    @property
+    def evaluate_every_episodes(self) -> int | None: ...
     # fmt: on
 
 
@@ -56,3 +58,25 @@ def evaluations(config: Guarded) -> int:
     Source   rein.over_optimisation, OverOptimisation: simulated with 50.
     """
     return GUARDED_EVALUATIONS if config.guard in ACTS else EVALUATIONS
+
+
+def watched(config: Guarded, heldout: int) -> str:
+    """What the guard does, what it looks at and how often, in words.
+
+    Example  >>> from types import SimpleNamespace
+             >>> run = SimpleNamespace(
+             ...     guard="stop", gold="", heldout_reward="runs/other", kl_limit_nats=20.0, evaluate_every_episodes=512
+             ... )
+             >>> watched(run, 64)
+             'stop, by --heldout-reward runs/other and KL up to 20 nats, every 512 episodes'
+    """
+    if not heldout:
+        return "none: no prompts are held out"
+    truth = f"--gold {config.gold}" if config.gold else f"--heldout-reward {config.heldout_reward}"
+    limit = "" if config.kl_limit_nats is None else f"KL up to {config.kl_limit_nats:g} nats"
+    what = " and ".join(filter(None, (truth if config.gold or config.heldout_reward else "", limit)))
+    if config.guard == "off" or not what:
+        return f"off, evaluated every {config.evaluate_every_episodes:,} episodes" + (
+            "" if what else "; nothing to watch"
+        )
+    return f"{config.guard}, by {what}, every {config.evaluate_every_episodes:,} episodes"

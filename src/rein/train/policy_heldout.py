@@ -3,8 +3,10 @@
 Flow     held-out prompts → responses of the policy, and once of the model it began from → scores by the reward, by a
          gold score and by another reward model, KL, lengths, ROUGE → a row of metrics, samples side by side, the guard
 
-What the guard watches is the gold score, or without one the reward model that the policy is not trained on. The model
-with the best of it so far is kept in RUN/best, unless the guard is off: it is what the run's name means to others.
+What the guard watches is the gold score, or without one the reward model that the policy is not trained on; and the KL,
+where it has a limit. The model with the best of it so far, within that limit, is kept in RUN/best, unless the guard is
+off: it is what the run's name means to others. Of several that noise alone tells apart it is the luckiest, so that its
+own score here flatters it: what it is worth, other prompts say.
 Source   Gao 2022, section 2 (a gold score beside the proxy); Stiennon 2020, section 4.3 and Fig. 5.
 """
 
@@ -16,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from rein import checkpoint
@@ -26,11 +27,12 @@ from rein.models.gpt import GPT
 from rein.models.huggingface import save_model
 from rein.models.ops import site_seed
 from rein.models.reward import Reward, load_reward
-from rein.models.rows import Completion, batches, lay_out
+from rein.models.rows import Completion, sums_of
 from rein.monitors import Mean, compare, measure
 from rein.over_optimisation import OverOptimisation
 from rein.report.page import write_report
 from rein.run import RunFolder
+from rein.train.guarded import Guarded
 from rein.train.ppo_config import known
 from rein.train.ppo_parts import Parts, about
 from rein.train.responses import respond
@@ -39,28 +41,20 @@ from rein.train.responses import respond
 HABITS = ("repeated_frac", "copied_title_frac", "copied_post_frac", "bigram_overlap_frac", "distinct_2_frac")
 
 
-class Watched(Protocol):
+class Watched(Guarded, Protocol):
     """The settings that an evaluation needs: PPO's, or those of another way to train a policy on scores."""
 
     # fmt: off
     @property
     def out(self) -> Path: ...
     @property
-    def gold(self) -> str: ...
-    @property
-    def heldout_reward(self) -> str: ...
-    @property
     def heldout_prompts(self) -> int: ...
     @property
     def show_samples(self) -> int: ...
     @property
-    def guard(self) -> str: ...
-    @property
     def guard_confidence(self) -> float: ...
     @property
     def guard_patience_evaluations(self) -> int: ...
-    @property
-    def kl_limit_nats(self) -> float | None: ...
     @property
     def temperature(self) -> float | None: ...
     @property
@@ -104,19 +98,18 @@ class HeldOut:
         self._config, self._parts = config, parts
         self._prompts = parts.prompts.heldout[: config.heldout_prompts]
         self._judges: dict[str, Reward] = {"proxy": parts.reward}
-        for name, spec, flag in (
-            ("gold", config.gold, "--gold"),
-            ("second", config.heldout_reward, "--heldout-reward"),
-        ):
+        judges = (("gold", config.gold, "--gold"), ("second", config.heldout_reward, "--heldout-reward"))
+        given = [flag for _, spec, flag in judges if spec] + ["--kl-limit-nats"] * (config.kl_limit_nats is not None)
+        if given and len(self._prompts) < 2:
+            raise UserError(
+                f"{given[0]} is given, but there are {len(self._prompts)} held-out prompts.",
+                'Give --heldout, or rows with another "split" than train in --prompts.',
+            )
+        for name, spec, flag in judges:
             if spec:
-                if len(self._prompts) < 2:
-                    raise UserError(
-                        f"{flag} is given, but there are {len(self._prompts)} held-out prompts.",
-                        'Give --heldout, or rows with another "split" than train in --prompts.',
-                    )
                 self._judges[name] = load_reward(
                     spec, parts.text.tokenizer, device=parts.actors.device, precision=parts.precision,
-                    tokens_at_once=config.tokens_at_once, flag=flag,
+                    tokens_at_once=config.tokens_at_once, flag=flag, format=parts.text.format,
                 )  # fmt: skip
         self._truth = next((name for name in ("gold", "second") if name in self._judges), None)
         self._guard = OverOptimisation(
@@ -150,7 +143,7 @@ class HeldOut:
         found = Found(self._line(row, position["episodes"]), row=row)
         for finding in compare(self._start.habits, written.habits):
             found.line += f"\n{finding.words} ({finding.name}: {finding.start:.3g} → {finding.now:.3g})"
-        if self._truth is not None:
+        if self._truth is not None or self._config.kl_limit_nats is not None:
             self._watch(run, row, position, found)
         write_report(run.path)
         return found
@@ -191,13 +184,11 @@ class HeldOut:
 
     def _kl(self, completions: Sequence[Completion], model: GPT) -> Tensor:
         """log π / π_ref of each response: (N,), whose mean is the KL."""
-        actors, found_N = self._parts.actors, torch.empty(len(completions), dtype=torch.float64)
-        for group in batches([len(each) for each in completions], self._config.tokens_at_once):
-            rows = lay_out([completions[n] for n in group])
-            ratio_M = actors.logprobs(model, rows) - actors.reference_logprobs(rows)
-            lengths = rows.lengths_N.tolist()
-            found_N[group] = torch.stack([part.double().sum() for part in torch.split(ratio_M.cpu(), lengths)])
-        return found_N
+        actors = self._parts.actors
+        return sums_of(
+            completions, lambda rows: actors.logprobs(model, rows) - actors.reference_logprobs(rows),
+            tokens_at_once=self._config.tokens_at_once,
+        )  # fmt: skip
 
     def _samples(self, run: RunFolder, written: Written, start: Written, opt_step: int) -> None:
         """A few responses beside those of the model that the policy began from."""
@@ -219,25 +210,30 @@ class HeldOut:
     # -------------------------------------------------------------------------------------------------- guarding
 
     def _watch(self, run: RunFolder, row: dict[str, float], position: dict[str, Any], found: Found) -> None:
-        truth, stderr = row[f"heldout_{self._truth}"], row[f"heldout_{self._truth}_stderr"]
-        if self._config.guard != "off" and (self._best is None or truth > self._best):
+        limit, kl_nats = self._config.kl_limit_nats, row["heldout_kl_nats"]
+        truth = None if self._truth is None else row[f"heldout_{self._truth}"]
+        stderr = None if self._truth is None else row[f"heldout_{self._truth}_stderr"]
+        within = limit is None or kl_nats <= limit
+        if self._config.guard != "off" and within and (truth is None or self._best is None or truth > self._best):
             self._best = truth
             self._keep(run, position)
-        self._guard.add(position["episodes"], row["heldout_kl_nats"], row["heldout_proxy"], truth, stderr)
+        self._guard.add(position["episodes"], kl_nats, row["heldout_proxy"], truth, stderr)
         verdict = self._guard.verdict()
         if verdict.say == "go" or self._config.guard == "off":
             return
-        said = f"guard, {verdict.say} the peak: {' '.join(verdict.reasons)}"
-        found.line += f"\n{said}"
+        where = "beyond the limit" if truth is None else f"{verdict.say} the peak"
+        found.line += f"\nguard, {where}: {' '.join(verdict.reasons)}"
         if self._config.guard == "raise-kl":
             raised = self._guard.raised_kl_coef(position["kl_coef"])
             found.raise_by = raised / position["kl_coef"]
             found.line += f"\nThe KL coefficient goes from {position['kl_coef']:.4g} to {raised:.4g}."
-        elif self._config.guard == "stop":
-            what = "gold score" if self._truth == "gold" else "held-out reward"
+        elif self._config.guard == "stop" and verdict.say == "past":
+            kept = f"the last policy with a KL of at most {limit} nats"
+            if self._best is not None:
+                what = "gold score" if self._truth == "gold" else "held-out reward"
+                kept = f"the policy with the best {what}, {self._best:.3f} on the prompts that it was chosen by"
             self.stopped = found.stop = (
-                f"Stopped by the guard after {position['episodes']:,} episodes. {run.path / checkpoint.BEST} is the "
-                f"policy with the best {what}, {self._best:.3f}."
+                f"Stopped by the guard after {position['episodes']:,} episodes. {run.path / checkpoint.BEST} is {kept}."
             )
 
     def _keep(self, run: RunFolder, position: dict[str, Any]) -> None:

@@ -21,50 +21,41 @@ losses: Schulman 2017. Differs: Huang's code gives the score to the place behind
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rein import checkpoint
 from rein.distributed import World, interruptible, lost_peers, stop
-from rein.errors import UserError, speaks
 from rein.losses import clipped_policy, clipped_value
 from rein.models.actors import Actors, Pass
-from rein.models.machine import peak_rss_bytes
-from rein.models.reward import Reward
 from rein.models.rows import Completion, lay_out
 from rein.progress import Progress
 from rein.returns import token_rewards
 from rein.run import RunFolder
+from rein.train.between import (
+    Position,
+    added_up,
+    batch_numbers,
+    check_alike,
+    check_finite,
+    drift_alarm,
+    evaluate,
+    log_batch,
+    over_updates,
+    ratio_numbers,
+)
 from rein.train.episodes import score_episodes, write_episodes
-from rein.train.policy_heldout import Found, HeldOut
+from rein.train.policy_heldout import HeldOut
 from rein.train.ppo_config import PPOConfig, known
 from rein.train.ppo_parts import Parts, assemble, describe, load, save
 from rein.train.ppo_rules import adapted_kl_coef, minibatches, places_of, rate_share, targets
 from rein.train.processes import added, begin, everyones, launch_others, of_like_length, run_folder, share, turns
-
-
-@dataclass
-class Position:
-    """How far a run is: all that its next batch depends on, besides weights and optimiser."""
-
-    batches: int = 0
-    opt_step: int = 0
-    episodes: int = 0
-    tokens: int = 0  # of queries and responses trained on
-    wall_s: float = 0.0
-    kl_coef: float = 0.0
-    ptx_windows: int = 0  # of pre-training text, so the next one's number
-    alike_batches: int = 0  # in a row whose scores were all the same
-    guard: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)  # digests of prompts, policy and reward
 
 
 @dataclass(frozen=True)
@@ -81,10 +72,6 @@ class Experience:
     def lengths(self) -> list[int]:
         """Tokens of each response."""
         return [len(each.response) for each in self.completions]
-
-
-ALIKE_BATCHES = 3  # with nothing to choose between: then it is said, and the run ends
-DRIFT = {"fp32": 1e-3, "bf16": 0.5}  # of the sampler's log-probabilities from the trainer's: more is an alarm
 
 
 def ppo_command(config: PPOConfig) -> None:
@@ -143,7 +130,7 @@ def _train(
     total, world = config.batches, parts.actors.world
     every = known(config.evaluate_every_episodes)
     if position.batches == 0:
-        said = _evaluate(run, parts, heldout, position)
+        said = evaluate(run, parts, heldout, position)
         if run is not None:
             print(said, file=sys.stderr)
     saved_at, warned = time.monotonic(), False
@@ -161,16 +148,16 @@ def _train(
             numbers |= {"rollout_frac": sampled_s / took_s, "episodes_per_s": len(experience.completions) / took_s}
             done = position.batches == total
             if run is not None and (position.batches % config.log_every_batches == 0 or done):
-                _log(run, position, numbers)
-            if numbers["sampler_drift"] > DRIFT[parts.precision] and not warned:
+                log_batch(run, position, numbers)
+            if not warned and (alarm := drift_alarm(numbers["sampler_drift"], parts.precision)):
                 warned = True
-                bar.say(_drift(numbers["sampler_drift"], parts.precision))
+                bar.say(alarm)
             bar.advance(
                 position.episodes - before,
                 note=f"score {numbers['score_mean']:.3f}, KL {numbers['kl_nats']:.2f}",
             )
             if before // every != position.episodes // every or done:
-                bar.say(_evaluate(run, parts, heldout, position))
+                bar.say(evaluate(run, parts, heldout, position))
             stopped = bool(heldout.stopped)
             wishes = world.gather((bool(interrupted), time.monotonic() - saved_at > config.checkpoint_every_s))
             stopping, due = any(one for one, _ in wishes), wishes[0][1]
@@ -197,27 +184,19 @@ def collect(config: PPOConfig, parts: Parts, position: Position) -> Experience:
     raw_N = torch.tensor(everyones(world, lambda: score_episodes(parts, prompts, episodes, mine)))
     completions, ended = [each.trained for each in episodes], [each.ended for each in episodes]
     sampler_M = torch.cat([each.logprobs_T for each in episodes])
-    _check_alike(position, raw_N, parts.reward)
+    check_alike(position, raw_N, parts.reward.name, teaches="only the KL penalty and unended responses teach anything")
     scores_N = unended(raw_N, ended, config)
     old, reference_M, kept = look(config, parts, completions, position)
-    lengths_N = torch.tensor([len(each.response) for each in completions], device=parts.actors.device)
+    lengths = [len(each.response) for each in completions]
     rewards_M = token_rewards(
-        scores_N.to(parts.actors.device), old.logprobs_M, reference_M, lengths_N, kl_coef=position.kl_coef
-    )
-    kl = float((old.logprobs_M - reference_M).double().sum()) / len(completions)
-    score = float(scores_N.double().mean())
-    numbers = {
-        "score_mean": score,
-        "score_std": float(scores_N.double().std(correction=0)),
-        "reward_mean": score - position.kl_coef * kl,
-        "kl_nats": kl,
-        "kl_coef": position.kl_coef,
-        "response_tokens": float(lengths_N.double().mean()),
-        "no_eot_frac": 1 - sum(ended) / len(ended),
-        "entropy_nats": float(torch.cat([each.entropies_T for each in episodes]).double().mean()),
-        "sampler_drift": float((sampler_M - old.logprobs_M.cpu()).abs().max()),
-        "rollout_s": rollout_s,
-    }
+        scores_N.to(parts.actors.device), old.logprobs_M, reference_M,
+        torch.tensor(lengths, device=parts.actors.device), kl_coef=position.kl_coef,
+    )  # fmt: skip
+    numbers = batch_numbers(
+        scores_N, lengths, ended, kl_nats=float((old.logprobs_M - reference_M).double().sum()) / len(completions),
+        kl_coef=position.kl_coef, entropies_M=torch.cat([each.entropies_T for each in episodes]), sampler_M=sampler_M,
+        trainer_M=old.logprobs_M.cpu(),
+    ) | {"rollout_s": rollout_s}  # fmt: skip
     return Experience(completions, rewards_M, old, kept, numbers)
 
 
@@ -286,7 +265,7 @@ def learn(config: PPOConfig, parts: Parts, experience: Experience, position: Pos
             if config.ptx_data is not None and known(config.ptx_coef) > 0:
                 row["ptx_loss"] = _mix_in_text(config, parts, position, len(which))
             row["grad_norm"], row["value_grad_norm"] = actors.clip(known(config.clip_norm))
-            _check_finite(row, position, config)
+            check_finite(row, position, config.learning_rate)
             actors.update(learning_rate=rate, value_learning_rate=value_rate)
             position.opt_step += 1
             rows.append(row)
@@ -294,10 +273,8 @@ def learn(config: PPOConfig, parts: Parts, experience: Experience, position: Pos
         parts.averaged.update(actors.policy)
     left = (returns_M - experience.old.values_M).var(correction=0)
     explained = 1 - float(left / returns_M.var(correction=0).clamp(min=1e-12))
-    means = {name: float(torch.stack([row[name].double() for row in rows]).mean()) for name in rows[0]}
-    highest = float(torch.stack([row["ratio_max"] for row in rows]).max())
     last = {name: float(rows[-1][name]) for name in ("grad_norm", "value_grad_norm")}
-    return means | last | {"ratio_max": highest, "learning_rate": rate, "value_explained_frac": explained}
+    return over_updates(rows) | last | {"learning_rate": rate, "value_explained_frac": explained}
 
 
 def _targets(config: PPOConfig, experience: Experience, which: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -345,17 +322,13 @@ def gradients(
         if not counts:
             continue
         with torch.no_grad():
-            change_M = new.logprobs_M - old_M
-            ratio_M = change_M.exp()
             found = {
                 "policy_loss": policy_M.sum() / tokens,
                 "value_loss": value_M.sum() / tokens,
-                "clip_frac": ((ratio_M - 1).abs() > cliprange).sum() / tokens,
                 "value_clip_frac": ((new.values_M - old_values_M).abs() > cliprange_value).sum() / tokens,
-                "approx_kl": 0.5 * change_M.square().sum() / tokens,
+                **ratio_numbers(new.logprobs_M - old_M, cliprange=cliprange, tokens=tokens),
             }
-            largest = torch.maximum(totals.pop("ratio_max", ratio_M.max()), ratio_M.max())
-        totals = {name: totals.get(name, 0) + x.detach() for name, x in found.items()} | {"ratio_max": largest}
+        totals = added_up(totals, found)
     return _of_all(actors.world, totals)
 
 
@@ -404,65 +377,3 @@ def _advance(config: PPOConfig, position: Position, experience: Experience) -> N
             horizon_episodes=known(config.kl_horizon_episodes),
             n=n,
         )
-
-
-def _evaluate(run: RunFolder | None, parts: Parts, heldout: HeldOut, position: Position) -> str:
-    """Looks at the policy, in the first process, and does as the guard says. Returns what to show."""
-    world = parts.actors.world
-
-    def look_at_it() -> tuple[Found, dict[str, Any]]:
-        assert run is not None, "the first process has the run folder"
-        return heldout.run(run, asdict(position)), heldout.state_dict()
-
-    with parts.gathered(reference=True, here=world.is_first):
-        found, position.guard = world.at_first(look_at_it)
-    heldout.stopped = position.guard["stopped"]
-    position.kl_coef *= found.raise_by
-    return "\n".join(filter(None, (found.line, found.stop)))
-
-
-def _check_alike(position: Position, scores_N: Tensor, reward: Reward) -> None:
-    """Stops where every response has had the same score for some batches: there is nothing to learn from.
-
-    Raises   UserError then.
-    """
-    alike = len(scores_N) > 1 and bool((scores_N == scores_N[0]).all())
-    position.alike_batches = position.alike_batches + 1 if alike else 0
-    if not alike:
-        return
-    what = f"All {len(scores_N)} responses of batch {position.batches + 1} have the score {float(scores_N[0]):g}"
-    if position.alike_batches >= ALIKE_BATCHES:
-        raise UserError(
-            f"{what}, as those of the {ALIKE_BATCHES - 1} batches before did: {reward.name} tells none from another.",
-            "Check --reward on some texts; if it is a model, train it on more comparisons.",
-        )
-    if speaks():
-        print(f"{what}: only the KL penalty and unended responses teach anything.", file=sys.stderr)
-
-
-def _check_finite(row: Mapping[str, Tensor], position: Position, config: PPOConfig) -> None:
-    bad = {name: float(x) for name, x in row.items() if not math.isfinite(float(x))}
-    if bad:
-        raise UserError(
-            f"Update {position.opt_step + 1:,} has " + ", ".join(f"{name} {x}" for name, x in bad.items()) + ". "
-            "The weights were not changed by it, and every saved checkpoint is good.",
-            f"Start again with a lower --learning-rate (it is {config.learning_rate}), or --precision fp32.",
-        )
-
-
-def _drift(drift: float, precision: str) -> str:
-    return (
-        f"The sampler's log-probabilities are up to {drift:.2g} nats from the trainer's, in {precision}; more than "
-        f"{DRIFT[precision]:g} says that they are not of one model. The trainer's are used."
-    )
-
-
-def _log(run: RunFolder, position: Position, numbers: Mapping[str, float]) -> None:
-    run.log(
-        opt_step=position.opt_step,
-        episodes=position.episodes,
-        tokens=position.tokens,
-        wall_s=round(position.wall_s, 3),
-        **numbers,
-        peak_rss_bytes=peak_rss_bytes(),
-    )

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar
 
 from rein.config import flag_of, replace, setting
 from rein.errors import UserError, suggestion
-from rein.models.reward import Members
 from rein.train.guarded import check_guard, evaluations
 from rein.train.rlhf_presets import PPO
 
@@ -46,11 +45,12 @@ class PPOConfig:
     )
     heldout: Path | None = setting(None, "prompts to evaluate on; without it, the rows of --prompts not in split train")
 
-    ensemble: Members = setting(
-        "best", "of the members that `rein reward --ensemble` kept: the best one, or their mean, the worst of their "
-        "scores, or the mean less --uncertainty-coef times their variance",
-    )  # fmt: skip
-    uncertainty_coef: float = setting(0.1, "of --ensemble uncertain", paper="0.1 for PPO in Coste 2023")
+    ensemble: Literal["best", "mean", "worst", "uncertain"] = setting(
+        "best", "of what `rein reward --ensemble` kept: the best one, or their mean, the worst, or the mean less doubt"
+    )
+    uncertainty_coef: float = setting(
+        0.1, "of --ensemble uncertain, times the variance of their scores", paper="0.1 for PPO in Coste 2023"
+    )
 
     episodes: int | None = setting(
         None, "responses to learn from, in all; the schedule follows", paper="1e6", group="ppo"
@@ -148,7 +148,8 @@ class PPOConfig:
     guard_confidence: float = setting(0.99, "with which the gold score must bend, and fall", group="watching")
     guard_patience_evaluations: int = setting(3, "in a row that must say so", group="watching")
     evaluate_every_episodes: int | None = setting(
-        None, "between evaluations on held-out prompts; if not given a tenth of the run, or 1/32 with a guard that acts",
+        None,
+        "between evaluations on held-out prompts; if not given a tenth of the run, or 1/32 with a guard that acts",
         group="watching",
     )
     heldout_prompts: int = setting(64, "held-out prompts of an evaluation", group="watching")

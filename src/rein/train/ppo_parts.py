@@ -13,6 +13,7 @@ What cannot go together is stopped here, before anything is trained.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import sys
@@ -35,7 +36,7 @@ from rein.models.actors import Actors, Adam, Averaged
 from rein.models.gpt import GPT
 from rein.models.huggingface import Weights, end_of_text, load_model, save_model
 from rein.models.machine import keep_freed_memory, resolve_device, resolve_precision
-from rein.models.reward import Reward, is_function, load_reward
+from rein.models.reward import Members, Reward, is_function, load_reward, members_of
 from rein.models.rows import Completion
 from rein.models.scalar import (
     Scalar,
@@ -50,6 +51,7 @@ from rein.text.mixture import order_of
 from rein.text.order import Order
 from rein.text.prompts import PromptFormat, decode_response, format_of
 from rein.text.shards import Shards, read_manifest
+from rein.train.guarded import ALIKE, watched
 from rein.train.ppo_config import PPOConfig, known
 from rein.train.ppo_rules import Ending, truncate_id
 from rein.train.queries import Prompts, read_prompts, response_tokens
@@ -100,6 +102,21 @@ class Settings(Protocol):
         """The run folder."""
 
 
+class Sources(Protocol):
+    """The settings that name what such a run begins from."""
+
+    # fmt: off
+    @property
+    def policy(self) -> Path: ...
+    @property
+    def reward(self) -> str: ...
+    @property
+    def ensemble(self) -> Members: ...
+    @property
+    def heldout_reward(self) -> str: ...
+    # fmt: on
+
+
 @dataclass(frozen=True)
 class Parts:
     """All that a run works with."""
@@ -147,8 +164,9 @@ def assemble(config: PPOConfig, world: World | None = None) -> Parts:
     policy.requires_grad_(True)
     format = format_of(known(config.format), query_tokens=config.query_tokens, response_tokens=config.response_tokens)
     reward = load_reward(
-        config.reward, tokenizer, device=device, precision=precision, tokens_at_once=config.tokens_at_once
-    )
+        config.reward, tokenizer, device=device, precision=precision, tokens_at_once=config.tokens_at_once,
+        format=format, ensemble=config.ensemble, uncertainty_coef=config.uncertainty_coef,
+    )  # fmt: skip
     value = _value(config, policy, first_place)
     contexts = {
         "the policy": policy.config.n_ctx,
@@ -166,9 +184,8 @@ def assemble(config: PPOConfig, world: World | None = None) -> Parts:
         fixed=config.responses == "fixed",
     )
     ptx = _pretraining_text(config, policy, tokenizer)
-    return Parts(
-        actors, averaged, reward, prompts, ending, Text(tokenizer, format), ptx, precision, _inputs(config, prompts)
-    )
+    inputs = inputs_of(config, prompts, None if ptx is None else config.ptx_data)
+    return Parts(actors, averaged, reward, prompts, ending, Text(tokenizer, format), ptx, precision, inputs)
 
 
 def _value(config: PPOConfig, policy: GPT, device: torch.device) -> Scalar:
@@ -201,12 +218,30 @@ def _pretraining_text(config: PPOConfig, policy: GPT, tokenizer: Tokenizer) -> P
     return PretrainingText(Shards(config.ptx_data, "train"), order, length)
 
 
-def _inputs(config: PPOConfig, prompts: Prompts) -> dict[str, str]:
-    """Digests of what a run begins from."""
+def inputs_of(config: Sources, prompts: Prompts, ptx_data: Path | None = None) -> dict[str, str]:
+    """Digests of what a run begins from, by the flags that name it.
+
+    Raises   UserError when --heldout-reward has the very weights that the policy is trained on.
+    """
     folders = {"policy": config.policy}
-    if not is_function(config.reward):
-        folders["reward"] = reward_folder(Path(config.reward))
-    return {"prompts": prompts.sha256(), **Policies(folders).fingerprints()}
+    for flag, spec in (("reward", config.reward), ("heldout-reward", config.heldout_reward)):
+        if spec and not is_function(spec):
+            folders[flag] = reward_folder(Path(spec))
+    if config.ensemble != "best":
+        folders |= {f"reward/{folder.name}": folder for folder in members_of(Path(config.reward))}
+    digests = Policies(folders).fingerprints()
+    second = digests.get("heldout-reward")
+    trained_on = next((name for name in digests if name.startswith("reward") and digests[name] == second), None)
+    if trained_on is not None:
+        raise UserError(
+            f"--heldout-reward {config.heldout_reward} has the weights of what the policy is trained on, --reward "
+            f"{config.reward}.",
+            ALIKE,
+        )
+    if ptx_data is not None:
+        text = json.dumps(read_manifest(ptx_data), sort_keys=True)  # with the digests of all its shards
+        digests["ptx-data"] = hashlib.sha256(text.encode()).hexdigest()
+    return {"prompts": prompts.sha256(), **digests}
 
 
 # ------------------------------------------------------------------------------------------------------ checkpoints
@@ -265,7 +300,7 @@ def load(run: RunFolder | None, config: Settings, parts: Parts) -> dict[str, Any
     position: dict[str, Any] = checkpoint.read_about(folder)["position"]
     for name, digest in parts.inputs.items():
         if position["inputs"].get(name) != digest:
-            flag = name if name == "policy" else f"--{name}"
+            flag = name if name == "policy" else f"--{name.partition('/')[0]}"
             raise UserError(
                 f"What {flag} names has changed since {config.out} began.", "Restore it, or choose another --out."
             )
@@ -291,10 +326,11 @@ def describe(config: PPOConfig, parts: Parts, *, start: int) -> None:
     rest = sum(parts.prompts.left_out.values())
     lines = [
         f"policy     {config.policy}: {shape.n_params():,} parameters, context {shape.n_ctx}; value network: {value}",
-        f"reward     {parts.reward.name}",
+        f"reward     {parts.reward.name}" + f", {config.ensemble} of its ensemble" * (config.ensemble != "best"),
         f"prompts    {len(parts.prompts.train):,} to train on, {len(parts.prompts.heldout):,} held out"
         + (f"; {rest:,} left out ({', '.join(parts.prompts.left_out)})" if rest else ""),
         f"preset     {config.preset}" + (f", but for {'; '.join(config.differs())}" if config.differs() else ""),
+        f"guard      {watched(config, len(parts.prompts.heldout))}",
         f"machine    {actors.device}, {parts.precision}, {torch.get_num_threads()} threads, {actors.world.layout}",
         f"run        {config.out}" + (f", from episode {start:,}" if start else ""),
     ]

@@ -4,7 +4,8 @@ Flow     JSON lines ─ text/prompts.py → Prompt (tokens, row) → `Prompts`: 
          (seed, episode) → `Prompts.of_episodes` → its prompt
 
 Prompts are gone through in shuffled order, each once before any comes again; which one an episode gets follows from the
-seed and its number alone. Rows that a format can make no query of are left out, and counted by reason.
+seed and its number alone. Rows that a format can make no query of are left out, and counted by reason; so are held-out
+rows whose query is trained on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from rein.bpe.tokenizer import Tokenizer
 from rein.errors import UserError
-from rein.text.prompts import PromptFormat, Query, Unfit, encode_query, read_queries
+from rein.text.prompts import PromptFormat, Query, fitting, read_queries
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,51 @@ def read_prompts(
     a whole response is left out where the format leaves long ones out.
 
     Raises   UserError when a file cannot be read, a format cuts queries to a length that does not fit, or no row is
-             left to train on.
+             left to train on, or all that are held out are trained on.
     """
+    format, left_out = _with_room(format, n_ctx), Counter[str]()
+    rows = _encoded(path, format, tokenizer, n_ctx, left_out)
+    if heldout is None:
+        train = [row for row in rows if row.query.split == "train"]
+        held = [row for row in rows if row.query.split != "train"]
+    else:
+        train, held = rows, _encoded(heldout, format, tokenizer, n_ctx, left_out)
+    if not train:
+        raise _none_left(path, "to train on", format, left_out)
+    asked = {row.ids for row in train}
+    unseen = [row for row in held if row.ids not in asked]
+    if held and not unseen:
+        raise UserError(
+            f"{heldout or path} holds out no prompt that is not trained on, too ({len(held):,} are).",
+            "Give --heldout other prompts than --prompts." if heldout else "Give rows of other splits other prompts.",
+        )
+    if len(unseen) < len(held):
+        left_out["held out, but trained on"] += len(held) - len(unseen)
+    return Prompts(tuple(train), tuple(unseen), left_out)
+
+
+def read_all(path: Path, format: PromptFormat, tokenizer: Tokenizer, *, n_ctx: int) -> tuple[Prompt, ...]:
+    """The prompts of a file, whatever their split, that fit as in `read_prompts`.
+
+    Raises   UserError when it cannot be read, or none fits.
+    """
+    format, left_out = _with_room(format, n_ctx), Counter[str]()
+    found = _encoded(path, format, tokenizer, n_ctx, left_out)
+    if not found:
+        raise _none_left(path, "that fits", format, left_out)
+    return tuple(found)
+
+
+def _none_left(path: Path, what: str, format: PromptFormat, left_out: Counter[str]) -> UserError:
+    reasons = ", ".join(f"{reason}: {n:,}" for reason, n in left_out.items()) or "all are in another split"
+    return UserError(
+        f"{path} has no prompt {what} ({reasons}; a query may have {format.query_tokens} tokens).",
+        "Give other --prompts or another --format, or lower --response-tokens.",
+    )
+
+
+def _with_room(format: PromptFormat, n_ctx: int) -> PromptFormat:
+    """The format, with queries that leave room for a whole response."""
     room = n_ctx - response_tokens(format)
     most = format.query_tokens
     if room < 1 or (most is not None and most > room and (format.cut or format.filled)):
@@ -104,28 +148,17 @@ def read_prompts(
             f"{(most or 1) + response_tokens(format)}, but the models have n_ctx={n_ctx}.",
             f"Lower --query-tokens to {room}." if room > 1 else "Lower --response-tokens.",
         )
-    format = replace(format, query_tokens=min(most or room, room))
-    left_out: Counter[str] = Counter()
-    rows = _encoded(path, format, tokenizer, left_out)
-    if heldout is None:
-        train = [row for row in rows if row.query.split == "train"]
-        held = [row for row in rows if row.query.split != "train"]
-    else:
-        train, held = rows, _encoded(heldout, format, tokenizer, left_out)
-    if not train:
-        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in left_out.items()) or "all are in another split"
-        raise UserError(
-            f"{path} has no prompt to train on ({reasons}; a query may have {format.query_tokens} tokens).",
-            "Give other --prompts or another --format, or lower --response-tokens.",
-        )
-    return Prompts(tuple(train), tuple(held), left_out)
+    return replace(format, query_tokens=min(most or room, room))
 
 
-def _encoded(path: Path, format: PromptFormat, tokenizer: Tokenizer, left_out: Counter[str]) -> list[Prompt]:
+def _encoded(
+    path: Path, format: PromptFormat, tokenizer: Tokenizer, n_ctx: int, left_out: Counter[str]
+) -> list[Prompt]:
     found = []
-    for query in read_queries(path, format):
-        try:
-            found.append(Prompt(encode_query(format, query.fields, tokenizer), query))
-        except Unfit as problem:
-            left_out[str(problem)] += 1
+    longest = response_tokens(format)
+    for query, ids, why in fitting(read_queries(path, format), format, tokenizer, response_tokens=longest, n_ctx=n_ctx):
+        if why:
+            left_out[why] += 1
+        else:
+            found.append(Prompt(ids, query))
     return found

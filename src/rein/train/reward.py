@@ -66,9 +66,10 @@ from rein.train.reward_parts import (
     whole,
 )  # fmt: skip
 from rein.train.reward_rows import Element, collate, element_losses, grouped, pairs_right, scores_of
+from rein.train.rlhf_presets import PPO
 
 EVALUATIONS = 10  # of a run, where nobody says how often
-SAMPLE_TOKENS = 48  # of a sample to normalise on, where the format does not say how long a response is
+SAMPLE_TOKENS = 48  # of a sample to normalise on, where neither a flag nor the preset's PPO says how long a response is
 
 
 def reward_command(config: RewardConfig) -> None:
@@ -130,17 +131,20 @@ def _begin(config: RewardConfig, world: World) -> Start:
 def _samples(
     config: RewardConfig, policy: GPT, tokenizer: Tokenizer, data: RewardData, world: World
 ) -> list[Completion]:
-    """One response of the policy to each query that it is to be normalised on; none where there are none."""
+    """One response of the policy to each query that it is to be normalised on, as the preset's PPO has it write them:
+    its temperature, its length, past the end of text where that is fixed. None where there are no queries."""
     if not data.queries:
         return []
+    paper = PPO[config.preset]
     longest = policy.config.n_ctx - max(map(len, data.queries))
     mine = share(len(data.queries), world)
     policy.to(world.device).eval()
 
     def written() -> list[Completion]:
         return rollouts(
-            policy, [data.queries[n] for n in mine], numbers=list(mine), seed=config.seed, eot_id=tokenizer.eot_id,
-            max_new_tokens=min(config.response_tokens or SAMPLE_TOKENS, longest),
+            policy, [data.queries[n] for n in mine], numbers=list(mine), seed=config.seed,
+            eot_id=None if paper.responses == "fixed" else tokenizer.eot_id, temperature=paper.temperature,
+            max_new_tokens=min(config.response_tokens or paper.response_tokens or SAMPLE_TOKENS, longest),
             precision=resolve_precision(config.precision, world.device),
         ).completions if mine else []  # fmt: skip
 

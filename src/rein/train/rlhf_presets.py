@@ -98,7 +98,8 @@ REWARD = {
         weight_decay=0.0,
         source="Ziegler 2019, openai/lm-human-preferences: sentiment and descriptiveness",
         left_open="eps: as in its PPO. Its gain and bias are trained with the weights; here they are set before and "
-        "after. Its summaries had lr 2.5e-5 and 16 a batch",
+        "after. Samples to normalise on are not cut at a full stop, as its PPO's are for their score. Its summaries "
+        "had lr 2.5e-5 and 16 a batch",
     ),
     "stiennon2020": RewardPreset(
         format="tldr", element="judgement", learning_rate=1.5e-5, prompts_per_batch=64, schedule="cosine",

@@ -271,7 +271,7 @@ def _judge(
     reward = None
     if config.reward:
         reward = load_reward(config.reward, tokenizer, device=device, precision=precision,
-                             tokens_at_once=config.tokens_at_once)  # fmt: skip
+                             tokens_at_once=config.tokens_at_once, format=format)  # fmt: skip
         n_ctx = min(n_ctx, reward.n_ctx or n_ctx)
     fit = [each for each in data.heldout if len(each.asked) + length <= n_ctx]
     order = np.random.default_rng([config.seed, 1]).permutation(len(fit))[: config.samples]

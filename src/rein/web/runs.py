@@ -2,6 +2,7 @@
 
 Flow     run folders → `Shelf`, which reads what was appended → JSON, every few seconds → the page (static/runs/runs.js)
          a run, or several chosen → report/page.py → the page of `rein report`, drawn anew from its folder
+         a loop, a reward model, policies side by side → PAGES → the page that their command writes, likewise
 
 The page only reads: there is nothing here that changes a run, and every request is a GET. A run is asked for by an id
 that this server gave out, never by a path. What a run holds goes to the page as JSON and from there into text nodes.
@@ -30,6 +31,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rein import __version__
 from rein.config import setting
 from rein.errors import UserError
+from rein.evals import policies_page, reward_report
+from rein.loop import timeline
 from rein.report.legible import evenly, number, one_line, visible
 from rein.report.page import compare, render
 from rein.report.runs import RunReader, Summary, cells, find_runs
@@ -38,6 +41,27 @@ from rein.web.app import bind, make_app, make_server, same_origin, templates
 CURVE_POINTS = 48  # of a curve in the table
 COMPARED = 24  # runs on one page of curves
 REPORT_STATIC = Path(__file__).parent.parent / "report" / "static"
+Draw = Callable[[Path], str]
+
+
+def _from_json(file: str, render_page: Callable[[str, Any], str]) -> Draw:
+    return lambda run: render_page(run.resolve().name, json.loads((run / file).read_bytes()))
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that some runs have besides their report."""
+
+    file: str  # there where a run has such a page
+    draw: Draw
+    first: bool  # it is what the run's name opens: there are no curves
+
+
+PAGES = {
+    "timeline": Page(timeline.PAGE, timeline.render, first=True),
+    "quality": Page("quality.json", _from_json("quality.json", reward_report.render), first=False),
+    "policies": Page("policies.json", _from_json("policies.json", policies_page.render), first=True),
+}
 
 
 @dataclass(frozen=True)
@@ -125,8 +149,11 @@ def as_row(id: str, run: Summary, folder: Path) -> dict[str, Any]:
     _, state, model, tokens, loss, bits, best, speed, _ = cells(run)
     name = run.path.relative_to(folder) if run.path != folder else Path(folder.resolve().name)
     curve = evenly(run.curve, CURVE_POINTS)
+    pages = [kind for kind, page in PAGES.items() if (run.path / page.file).is_file()]
+    first = next((kind for kind in pages if PAGES[kind].first), "")
     return {
-        "id": id, "name": one_line(str(name)), "state": state, "why": run.why, "model": model,
+        "id": id, "name": one_line(str(name)), "pages": pages, "first": first, "state": state, "why": run.why,
+        "model": _rounds(run.path) if "timeline" in pages else model,
         "tokens": tokens, "done_frac": run.done_frac, "loss": loss, "bits": bits, "best": best, "speed": speed,
         "time_left_s": _time_left_s(run), "started": run.started, "notes": list(run.notes),
         "curve": [[x, y] for x, y in curve], "curve_said": _said(curve),
@@ -135,6 +162,15 @@ def as_row(id: str, run: Summary, folder: Path) -> dict[str, Any]:
             "speed": run.tokens_per_s, "done": run.done_frac,
         },
     }  # fmt: skip
+
+
+def _rounds(loop: Path) -> str:
+    """How far a loop is."""
+    try:
+        rounds = timeline.read_rounds(loop)
+    except UserError as error:
+        return one_line(error.problem, 300)
+    return f"loop, round {rounds[-1].number}, {rounds[-1].state}" if rounds else "loop"
 
 
 def _time_left_s(run: Summary) -> float | None:
@@ -181,6 +217,9 @@ def routes(shelf: Shelf) -> list[Route | Mount]:
     def report(request: Request) -> Response:
         return _drawn(lambda: render(shelf.paths([request.path_params["id"]])[0]))
 
+    def page_of(request: Request) -> Response:
+        return _drawn(lambda: _page(request.path_params["kind"], shelf.paths([request.path_params["id"]])[0]))
+
     def comparison(request: Request) -> Response:
         ids = list(dict.fromkeys(request.query_params.getlist("run")))
         return _drawn(lambda: compare(shelf.paths(_fit(ids))))
@@ -190,9 +229,22 @@ def routes(shelf: Shelf) -> list[Route | Mount]:
         Route("/runs", page),
         Route("/runs/data", data),
         Route("/runs/report/{id:str}", report),
+        Route("/runs/page/{kind:str}/{id:str}", page_of),
         Route("/runs/compare", comparison),
         Mount("/static/report", StaticFiles(directory=REPORT_STATIC)),
     ]
+
+
+def _page(kind: str, run: Path) -> str:
+    if kind not in PAGES or not (run / PAGES[kind].file).is_file():
+        raise UserError("This run has no such page.", "Go back to the table.")
+    try:
+        return PAGES[kind].draw(run)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UserError(
+            f"The page cannot be drawn: {PAGES[kind].file}, or what it is drawn from, is damaged.",
+            "Run the command again that made it.",
+        ) from None
 
 
 def _fit(ids: list[str]) -> list[str]:

@@ -46,6 +46,8 @@ const path = (curve) => {
   return `M${curve.map(at).join("L")}`;
 };
 
+const pageOf = (kind, id) => `/runs/page/${encodeURIComponent(kind)}/${encodeURIComponent(id)}`;
+
 const makeRow = (id) => {
   const tr = element("tr");
   const box = element("input");
@@ -53,17 +55,16 @@ const makeRow = (id) => {
   const label = element("label");
   label.append(box);
   const link = element("a");
-  link.href = `/runs/report/${encodeURIComponent(id)}`;
   link.dir = "auto";
   const name = element("th");
   name.scope = "row";
   [tr.role, name.role] = ["row", "rowheader"];
   const parts = {
-    model: element("small"), why: element("small", "why"), notes: element("small"), word: element("span"),
+    pages: element("small", "pages"), model: element("small"), why: element("small", "why"), notes: element("small"), word: element("span"),
     state: element("span", "state"), tokens: element("span"), progress: element("progress"), left: element("small"),
     loss: element("span", "strong"), bits: element("span", "strong"), best: element("small"), speed: element("span"), started: element("time"),
   };
-  name.append(link, parts.model, parts.why, parts.notes);
+  name.append(link, parts.model, parts.pages, parts.why, parts.notes);
   parts.state.append(element("span", "bulb"), parts.word);
   parts.progress.max = 1;
   const svg = document.createElementNS(SVG, "svg");
@@ -97,6 +98,16 @@ const makeRow = (id) => {
   row.show = (run) => {
     row.run = run;
     say(link, run.name);
+    link.href = run.first ? pageOf(run.first, id) : `/runs/report/${encodeURIComponent(id)}`;
+    if (parts.pages.dataset.kinds !== run.pages.join()) {
+      parts.pages.dataset.kinds = run.pages.join();
+      parts.pages.replaceChildren(...run.pages.map((kind) => {
+        const one = element("a", "", kind);
+        one.href = pageOf(kind, id);
+        return one;
+      }));
+    }
+    for (const one of parts.pages.children) one.setAttribute("aria-label", `${one.textContent} of ${run.name}`);
     box.setAttribute("aria-label", `choose ${run.name}`);
     say(parts.model, run.model);
     say(parts.why, run.why);
@@ -118,7 +129,7 @@ const makeRow = (id) => {
       parts.started.dateTime = run.started;
       parts.started.title = new Date(run.started).toLocaleString();
     }
-    for (const small of [parts.model, parts.why, parts.notes, parts.left, parts.best]) small.hidden = small.textContent === "";
+    for (const small of [parts.model, parts.pages, parts.why, parts.notes, parts.left, parts.best]) small.hidden = small.textContent === "";
     row.tick();
   };
   return row;
