@@ -37,7 +37,7 @@ class Command:
 
 
 COMMANDS = (
-    Command("demo", "rein.recipes.demo:demo", "text on this machine → BPE → a GPT → samples and a report"),
+    Command("demo", "rein.recipes.demo:demo", "text on this machine → BPE → a GPT → comparisons → reward → PPO"),
     Command("text build", "rein.text.build:build", "collect documents, split, tokenise: token shards"),
     Command("text show", "rein.text.show:show", "what a corpus holds, and some of its documents"),
     Command("text prompts", "rein.text.prompts_command:prompts", "rows to learn from and be asked: docstrings, posts"),
@@ -53,10 +53,10 @@ COMMANDS = (
     ),
     Command("finetune", "rein.train.finetune:finetune", "GPT-1's fine-tuning: classify, entail, compare, choose"),
     Command("sft", "rein.train.sft:sft_command", "the supervised start: learn to answer from demonstrations"),
-    Command("reward", "rein.train.reward:reward_command", "a reward model of what people said: pairs, rankings, ties, trust"),
+    Command("reward", "rein.train.reward:reward_command", "a reward model of what people said, with a report"),
     Command("reward score", "rein.evals.reward_score:score", "what a reward model gives to answers in a file"),
     Command("ppo", "rein.train.ppo:ppo_command", "a policy that writes what a reward scores high, by PPO or PPO-ptx"),
-    Command("ppo presets", "rein.train.presets_command:presets", "where the papers' PPO differ, and what they left open"),
+    Command("ppo presets", "rein.train.presets_command:presets", "where the PPO of four papers differs"),
     Command("dpo", "rein.train.dpo:dpo", "a policy straight from what people preferred, without a reward model"),
     Command("grpo", "rein.train.grpo:grpo", "the same rewards without a value network: GRPO, RLOO"),
     Command("best-of-n", "rein.evals.best_of_n_command:best_of_n", "the best of N samples: its curve, or its texts"),
