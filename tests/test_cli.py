@@ -92,7 +92,7 @@ def test_a_group_lists_its_commands(words, capsys):
         (["text", "bild"], "rein has no command 'text bild'.", "text build"),
         (["bpe", "x"], "rein has no command 'bpe x'.", "bpe "),
         (["--verbose"], "rein has no command '--verbose'.", "Known names: "),
-        (["zzz", "build"], "rein has no command 'zzz'.", "Known names: bpe decode"),
+        (["zzz", "build"], "rein has no command 'zzz'.", "Known names: best-of-n, bpe decode"),
     ],
 )
 def test_an_unknown_command_is_answered(words, problem, fix, capsys):
@@ -135,6 +135,18 @@ def test_ctrl_c_ends_with_130_and_no_traceback():
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("words", "named"), [(["tamer", "play"], True), (["report"], False)])
+def test_only_a_lesson_is_said_to_go_on_with_resume(words, named, monkeypatch, capsys):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rein.cli._run", interrupted)
+    assert main(words) == 130
+    err = capsys.readouterr().err
+    assert "the same command goes on" in err
+    assert ("--resume" in err) == named
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     ended = run(
         "bash", "-c", '"$0" -c "$1" play --what print | head -1; echo ${PIPESTATUS[0]}', sys.executable, PROGRAM
@@ -166,7 +178,7 @@ def test_help_imports_neither_torch_nor_numpy():
 def test_command_names_are_unique_and_two_are_groups_and_commands():
     names = [command.name for command in COMMANDS]
     assert len(set(names)) == len(names)
-    assert {name.split()[0] for name in names if " " in name} & set(names) == {"runs", "eval"}
+    assert {name.split()[0] for name in names if " " in name} & set(names) == {"runs", "eval", "ppo", "reward"}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

@@ -125,10 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         if speaks():
-            print(
-                "Interrupted. What was saved is whole: the same command goes on; a lesson goes on with --resume.",
-                file=sys.stderr,
-            )
+            lesson = "; a lesson goes on with --resume" * (words[:1] == ["tamer"])
+            print(f"Interrupted. What was saved is whole: the same command goes on{lesson}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) went away. Point stdout at nothing, so that the interpreter's own flush is quiet.

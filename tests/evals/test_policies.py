@@ -175,7 +175,11 @@ def test_one_prompt_has_no_interval(folders, tmp_path):
     out = policies_command(settings(folders, tmp_path / "out", n_prompts=1))
     found = json.loads((out / "policies.json").read_text())
     for one in found["wins"]:
-        assert (one["raw"]["low"], one["controlled"]["high"]) == (None, None)
+        assert one["raw"]["low"] is None
+        assert (one["controlled"], one["stratified"], one["length_logit"]) == (None, None, None)
+    body = (out / "policies.html").read_text().split("<main>")[1]
+    assert ", at equal length" not in body  # a number of so few pairs is no headline
+    assert "None" not in body
     assert all(one["lengths"]["words"]["low"] is None for one in found["policies"])
 
 

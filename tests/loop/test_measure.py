@@ -32,7 +32,8 @@ def test_a_prompts_items_and_labelers_are_one_cluster(asked):
 
 def test_one_prompt_says_nothing_of_others_however_many_answer_it():
     found = win_rate([row("p", "i", 1)] * 5, "x", "y")
-    assert found["raw"] == {"value": 1.0, "low": None, "high": None, "n": 5}
+    assert found == {"raw": {"value": 1.0, "low": None, "high": None, "n": 5}, "controlled": None}
+    found = win_rate([row("p", "i", 1), row("p", "i", 0)] * 10, "x", "y")
     assert (found["controlled"]["low"], found["controlled"]["high"]) == (None, None)
     assert win_rate([row("p", "i", 1)], "x", "z") is None
     assert win_rate([row("p", "i", 1)], "x", "x") is None
@@ -47,6 +48,18 @@ def test_it_is_the_win_rate_of_rein_eval_policies_and_empty_texts_may_win():
     expected = rates(Duel("x", "y", "", wins, of_x, of_y, [each["prompt"] for each in rows]))
     assert 0 in of_x
     assert win_rate(rows, "x", "y") == {name: expected[name] for name in ("raw", "controlled")}
+
+
+@pytest.mark.parametrize(("n", "won", "told"), [(20, [1, 0], True), (18, [1, 0], False), (60, [1], False)])
+def test_at_equal_length_nothing_is_said_of_few_answers_or_of_answers_all_alike(n, won, told):
+    """A fit to either is its prior, and the bootstrap's interval of it is far too narrow; the raw rate stays."""
+    rows = [row(f"p{k}", f"i{k}", won[k % len(won)], ("t" * (k % 7), "u" * (k % 5))) for k in range(n)]
+    found = win_rate(rows, "x", "y")
+    assert found["raw"]["low"] is not None
+    assert (found["controlled"] is not None) == told
+    whole = rates(Duel("x", "y", "", [float(won[k % len(won)]) for k in range(n)], [k % 7 for k in range(n)],
+                       [k % 5 for k in range(n)], [f"p{k}" for k in range(n)]))  # fmt: skip
+    assert [whole[name] is not None for name in ("controlled", "stratified", "length_logit")] == [told] * 3
 
 
 def test_no_prompt_changes_sides_as_more_are_answered():

@@ -28,6 +28,8 @@ def golds(tmp_path, monkeypatch):
         "def asked(context, text): return float(context['prompt'] == 'b')\n"
         "def nan(context, text): return float('nan') if text == 'two' else 1.0\n"
         "def words(context, text): return 'good'\n"
+        "def fails(context, text): return context['post']\n"
+        "def one(text): return 1.0\n"
         "number = 3\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -96,6 +98,18 @@ def test_a_score_that_is_no_number_is_stopped_with_the_response_named(tokenizer)
         finite(torch.tensor([float("inf"), 1.0, float("nan")]), TEXTS, "r")
     with pytest.raises(UserError, match="--reward golds:words gave 'good', and not a number, for the response 'one'"):
         load_reward("golds:words", tokenizer, device=CPU).scores(COMPLETIONS, CONTEXTS, TEXTS)
+
+
+@pytest.mark.usefixtures("golds")
+def test_a_function_that_fails_or_takes_other_arguments_is_named_with_the_response(tokenizer):
+    with pytest.raises(
+        UserError, match=r"--judge golds:fails failed for the response 'one' with KeyError: 'post' \(go"
+    ):
+        FunctionReward("golds:fails", "--judge").scores(COMPLETIONS, CONTEXTS, TEXTS)
+    with pytest.raises(UserError, match=r"(?s)--reward golds:one takes other arguments than .*too many positional"):
+        load_reward("golds:one", tokenizer, device=CPU)
+    with pytest.raises(UserError, match=r"builtins:max failed for the response 'one' with TypeError: '>' not"):
+        FunctionReward("builtins:max").scores(COMPLETIONS, CONTEXTS, TEXTS)  # it does not say what it takes
 
 
 def test_a_reward_model_that_diverged_is_stopped(tokenizer, tmp_path):

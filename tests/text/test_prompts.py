@@ -229,8 +229,12 @@ def test_lengths_for_a_context():
     assert within(FORMATS["tldr"], 560) == FORMATS["tldr"]
     with pytest.raises(UserError, match=r"512 tokens for the query and 48 .* context is 256"):
         within(FORMATS["tldr"], 256)
-    with pytest.raises(UserError, match="--query-tokens 208 --response-tokens 48"):
+    with pytest.raises(UserError, match="Give another --format, or --query-tokens 208 --response-tokens 48"):
         within(FORMATS["tldr"], 256)
+    with pytest.raises(UserError, match=r"(?s)was taught the format docstring .*Give --format docstring, or --query-t"):
+        within(FORMATS["tldr"], 256, taught="docstring")
+    with pytest.raises(UserError, match=r"context is 256\.\n  Give --query-tokens 208"):
+        within(FORMATS["tldr"], 256, taught="tldr")
     with pytest.raises(UserError, match="--query-tokens is 1"):
         format_of("tldr", query_tokens=1)
     with pytest.raises(UserError, match="Did you mean tldr"):

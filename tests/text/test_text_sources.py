@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rein.errors import UserError
 from rein.text import sources, tables
 from rein.text.documents import Document, Dropped
 from rein.text.recipe import Source
-from rein.text.sources import inputs_sha256, open_source, read_all
+from rein.text.sources import inputs_sha256, load_object, open_source, read_all
 
 
 def reader(kind, paths, **settings):
@@ -394,6 +395,21 @@ def test_a_reader_of_the_users_own(monkeypatch, tmp_path):
         reader("mine:Number", [])
     with pytest.raises(UserError, match="cannot be imported"):
         reader("nowhere:Numbers", [])
+
+
+def test_a_module_of_the_current_folder_is_found(monkeypatch, tmp_path):
+    (tmp_path / "found_here.py").write_text("from beside_it import word\n")
+    (tmp_path / "beside_it.py").write_text("word = 'here'\n")
+    (tmp_path / "broken_here.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])  # as of an installed command
+    before = list(sys.path)
+    assert load_object("found_here:word", "--gold") == "here"
+    with pytest.raises(UserError, match=r"(?s)--gold .*No module named 'nowhere'.*looked for in .*run the command in"):
+        load_object("nowhere:word", "--gold")
+    with pytest.raises(UserError, match=r"(?s)cannot be imported: ZeroDivisionError: division by zero.*Mend broken_he"):
+        load_object("broken_here:word", "--gold")
+    assert sys.path == before
 
 
 def test_a_hugging_face_dataset(tmp_path):

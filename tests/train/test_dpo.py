@@ -271,13 +271,31 @@ def test_the_policy_before_the_first_update_is_never_the_best_and_it_is_said_if_
     start, data, tmp_path, capsys
 ):
     run = dpo(settings(start, data["pairs"], tmp_path / "run", learning_rate=1e-12, epochs=1, kl_coef=1e-9))
-    said = capsys.readouterr().out
+    said, progress = capsys.readouterr()
+    assert "the best of the training, but no better than its start" in progress
+    assert "so far" not in progress
     losses = [row["heldout_dpo_loss"] for row in rows_of(run) if "heldout_dpo_loss" in row]
     assert min(losses[1:]) >= losses[0]
     assert checkpoint.read_about(run / "best")["position"]["opt_step"] > 0
     assert f"By the loss on the dev half, no evaluation was better than {start} itself." in said
     dpo(settings(start, data["pairs"], tmp_path / "last", learning_rate=1e-12, epochs=1, kl_coef=1e-9, select="last"))
-    assert "no evaluation was better" not in capsys.readouterr().out
+    said, progress = capsys.readouterr()
+    assert "no evaluation was better" not in said
+    assert ", the best so far" in progress
+
+
+@pytest.mark.parametrize(("warmup", "words"), [
+    (2, ""),
+    (3, "the learning rate rises for 3 updates, and the run has 20; --warmup-updates 2 is a tenth"),
+    (150, "rises for 150 updates, and the run has 20: it never reaches --learning-rate; --warmup-updates 2 is a tenth"),
+])  # fmt: skip
+def test_a_long_warm_up_is_said(start, data, capsys, warmup, words):
+    config = settings(start, data["pairs"], Path("unused"), warmup_updates=warmup)
+    policy, _ = load_model(start)
+    module._describe(config, policy, [], "fp32", module.Position(), 20)
+    said = capsys.readouterr().err
+    assert words in said
+    assert ("note " in said) == bool(words)
 
 
 # ------------------------------------------------------------------------------------------------- bad input

@@ -202,6 +202,17 @@ def test_a_finished_run_has_a_policy_a_value_network_and_what_it_was(finished, p
     assert (finished.out / "best/model.safetensors").exists()
 
 
+def test_episodes_beyond_whole_batches_are_said_to_be_left_out(place, capsys):
+    config = settings(place, "uneven", episodes=17)
+    ppo(config)
+    said = capsys.readouterr().err
+    assert "--episodes 17 is no multiple of --episodes-per-batch 8: 16 are done, in 2 batches" in said
+    assert "16/16 episodes" in said
+    assert checkpoint.read_about(checkpoint.latest(config.out))["position"]["episodes"] == 16
+    ppo(settings(place, "even", episodes=16))
+    assert "no multiple" not in capsys.readouterr().err
+
+
 def test_running_a_finished_run_again_changes_nothing(finished):
     before = {path: path.read_bytes() for path in finished.out.rglob("*") if path.is_file() and path.name != "env.json"}
     ppo(finished)
@@ -392,6 +403,23 @@ def test_a_reward_model_of_another_format_is_stopped(place, tokenizer):
     for name in ("reward", "heldout_reward"):
         with pytest.raises(UserError, match=f"{flag_of(name)} .*of-tldr was trained on queries of --format tldr"):
             ppo(settings(place, f"format-{name}", **{name: str(place / "of-tldr")}))
+
+
+def test_the_format_that_a_policy_was_taught_is_named(place, capsys):
+    taught = place / "taught-instruct"
+    shutil.copytree(place / "sft", taught)
+    said = json.loads((taught / "rein.json").read_text()) if (taught / "rein.json").exists() else {}
+    (taught / "rein.json").write_text(json.dumps({**said, "config": {"format": "instruct"}}))
+    parts_of(settings(place, "other-format", policy=taught))
+    assert "was taught the format instruct, but is asked in plain: give --format instruct" in capsys.readouterr().err
+    long = place / "posts.jsonl"
+    long.write_text('{"subreddit": "a", "title": "b", "post": "c"}\n')
+    with pytest.raises(UserError, match=r"(?s)format tldr, query_tokens=512 .*taught the format instruct.*--format i"):
+        parts_of(settings(place, "long-format", policy=taught, prompts=long, format="tldr", query_tokens=512))
+    capsys.readouterr()
+    (taught / "rein.json").write_text(json.dumps({**said, "config": {"format": "plain"}}))
+    parts_of(settings(place, "same-format", policy=taught))
+    assert "was taught" not in capsys.readouterr().err
 
 
 def test_another_held_out_reward_or_another_text_is_another_run(place, corpus, tokenizer):

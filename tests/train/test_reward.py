@@ -456,6 +456,9 @@ def test_files_and_parts_without_judgements_are_named(config, tmp_path):
     none = write(tmp_path / "none.jsonl", [{"info": {"id": "1", "post": "p"}, "summaries": [], "choice": 0}])
     with pytest.raises(UserError, match="There is no judgement in what was given"):
         reward(replace(config, data=(none,)))
+    odd = write(tmp_path / "odd.jsonl", [{"x": 1, "y": 2}])
+    with pytest.raises(UserError, match=r"(?s)of no format that is known.*read with --data-format:"):
+        reward(replace(config, data=(odd,)))
     named = [{**row, "split": "valid1" if n < 5 else "train", "ranks": [1, 1, 1] if n < 5 else row["ranks"]}
              for n, row in enumerate(rows(40, 1))]  # fmt: skip
     named[0] |= {"split": "valid2", "ranks": [1, 2, 2]}

@@ -84,6 +84,13 @@ def test_a_model_that_knows_more_is_told_apart_from_length():
     assert found["at_equal_length"]["low"] > 0.6
 
 
+@pytest.mark.parametrize(("gap", "told"), [([1.0, -1.0] * 10, True), ([1.0, -1.0] * 9, False), ([1.0] * 60, False)])
+def test_at_equal_length_nothing_is_said_of_few_pairs_or_of_pairs_all_alike(gap, told):
+    found = quality(pairs(gap, np.arange(len(gap)) % 7 - 3.0), weight=0.0)
+    assert [found[name] is not None for name in ("at_equal_length", "at_equal_length_strata")] == [told] * 2
+    assert found["accuracy"]["low"] is not None
+
+
 def test_intervals_are_over_prompts():
     gap = np.tile([1.0, -1.0], 50)
     alone = quality(pairs(gap), weight=0.0)["accuracy"]

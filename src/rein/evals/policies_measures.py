@@ -22,6 +22,7 @@ from scipy import stats
 from rein import monitors
 from rein.evals.policies_answers import Said
 from rein.evals.results import finite
+from rein.evals.reward_quality import tells_length
 from rein.evals.rouge import rouge_l, rouge_n
 from rein.evals.scores import Score
 from rein.evals.statistics import Estimate, summarise
@@ -207,6 +208,9 @@ def _meeting(
 def rates(duel: Duel) -> Json:
     """The win rate as it is, at equal length, and over strata of equal difference.
 
+    The latter two and `length_logit` are None where the pairs are too few, or all alike, for a regression on length:
+    see `tells_length`.
+
     Example  >>> found = rates(Duel("a", "b", "people", [1.0, 0.0, 1.0], [9, 9, 9], [9, 9, 9], ["1", "2", "3"]))
              >>> round(found["raw"]["value"], 3), found["pairs"]
              (0.667, 3)
@@ -216,13 +220,17 @@ def rates(duel: Duel) -> Json:
         difference="log",
     )  # fmt: skip
     alone = len(set(duel.clusters)) == 1  # one prompt says nothing of others
-    rates = {"raw": told(found.raw), "controlled": told(found.controlled), "stratified": told(found.stratified)}
+    told_apart = tells_length(duel.wins)
+    rates = {
+        "raw": told(found.raw), "controlled": told(found.controlled if told_apart else None),
+        "stratified": told(found.stratified if told_apart else None),
+    }  # fmt: skip
     if alone:
         rates = {name: None if rate is None else {**rate, "low": None, "high": None} for name, rate in rates.items()}
     return {
         "policy": duel.policy, "against": duel.against, "by": duel.by, "pairs": len(duel.wins),
         "prompts": len(set(duel.clusters)), "ties": list(duel.wins).count(0.5), **rates,
-        "length_logit": found.length_logit,
+        "length_logit": found.length_logit if told_apart else None,
     }  # fmt: skip
 
 

@@ -134,7 +134,7 @@ def _wins(found: Sequence[Json]) -> list[tuple[str, str, list[Json]]]:
 
 
 def _win(one: Json) -> Json:
-    raw, logit = one["raw"], one["length_logit"]
+    raw, logit = one["raw"], one["length_logit"] or 0.0
     longer = "" if abs(logit) < 1e-9 else "longer ones win" if logit > 0 else "shorter ones win"
     return {
         **one, "raw": _told(raw, _part), "controlled": _told(one["controlled"], _part),
@@ -178,7 +178,7 @@ def _tiles(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if models:
         tiles.append(("Policies", str(len(models)), f"on {count(found['prompts'], 'prompt')} that all answered"))
     for base in (REFERENCE, found["against"]):
-        of = [one for one in found["wins"] if one["against"] == base]
+        of = [one for one in found["wins"] if one["against"] == base and one["controlled"]]
         if of:
             best = max((one for one in of if one["by"] == of[0]["by"]), key=lambda one: one["controlled"]["value"])
             value, ends = _told(best["controlled"], _part)

@@ -29,6 +29,7 @@ Json = dict[str, Any]
 
 BINS = 10  # of calibration, from ½ to 1
 LEAST_PAIRS = 2  # of a row of a table
+LEAST_AT_EQUAL_LENGTH = 20  # pairs, for a regression on length
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,18 @@ def perfect(agreement: Json | None) -> Json | None:
     return {**ends, "n": agreement["n"]}
 
 
+def tells_length(wins: Sequence[float] | Array) -> bool:
+    """Whether these outcomes can say what would be at equal length: some pairs, and not all with the same outcome.
+
+    Of fewer, or where one side has won all, the prior of the regression decides, and the bootstrap's interval, of draws
+    that are all alike, is far too narrow.
+
+    Example  >>> tells_length([1.0, 0.0] * 10), tells_length([1.0, 0.0] * 9), tells_length([1.0] * 100)
+             (True, False, False)
+    """
+    return len(wins) >= LEAST_AT_EQUAL_LENGTH and len(set(map(float, wins))) > 1
+
+
 def quality(
     pairs: Pairs, *, weight: float, agreement: Sequence[float] = (), agreement_topics: Sequence[str] = ()
 ) -> Json:
@@ -155,7 +168,8 @@ def quality(
     agreement   of each two people and pair that both judged: 1 where they agree
 
     Returns     accuracy, nll, ece, length_accuracy, length_nll, over_length (accuracy less that of length alone),
-                at_equal_length (by regression), at_equal_length_strata, agreement: {"value", "low", "high", "n"};
+                at_equal_length (by regression), at_equal_length_strata, both None where `tells_length` says no,
+                agreement: {"value", "low", "high", "n"};
                 bins of calibration; by_batch and by_policies
     """
     right_P, length_gap_P = right(pairs.gap_P), weight * pairs.length_P
@@ -164,6 +178,7 @@ def quality(
     more = paired(right_P, length_right_P, pairs.topics)
     # A length is given to a win by the model as to a win by a policy: what remains of accuracy where both are as long.
     equal = win_rates(right_P, np.exp(pairs.length_P), np.ones(len(pairs)), clusters=pairs.topics, difference="log")
+    controlled, stratified = (equal.controlled, equal.stratified) if tells_length(right_P) else (None, None)
     return {
         "n": len(pairs),
         "prompts": len(set(pairs.topics)),
@@ -174,8 +189,8 @@ def quality(
         "length_accuracy": _said(summarise(length_right_P, clusters=pairs.topics)),
         "length_nll": _said(summarise(nll(length_gap_P), clusters=pairs.topics, bounded=False)),
         "over_length": {"value": more.value, "low": more.low, "high": more.high, "n": more.n, "p": more.p_value},
-        "at_equal_length": _part(asdict(equal.controlled)),
-        "at_equal_length_strata": None if equal.stratified is None else _part(asdict(equal.stratified)),
+        "at_equal_length": None if controlled is None else _part(asdict(controlled)),
+        "at_equal_length_strata": None if stratified is None else _part(asdict(stratified)),
         "agreement": _said(summarise(agreement, clusters=agreement_topics)) if len(agreement) else None,
         "bins": bins,
         "by_batch": list(_table(pairs, [name or "–" for name in pairs.batches])),

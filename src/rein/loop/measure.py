@@ -39,8 +39,8 @@ SHOWN = 6  # texts side by side
 def win_rate(rows: Sequence[Mapping[str, Json]], a: str, b: str) -> dict[str, Json] | None:
     """How often a's answers are preferred to b's, a tie being half of each: as it is, and at equal length.
 
-    Intervals are for other prompts: a prompt's items and labelers are one cluster, and of a single prompt the ends of
-    the interval are None.
+    At equal length it is None where the answers are fewer than twenty, or all alike. Intervals are for other prompts: a
+    prompt's items and labelers are one cluster, and of a single prompt the ends of the interval are None.
 
     Example  >>> outputs = [{"text": "long", "policy": "x"}, {"text": "ab", "policy": "y"}]
              >>> row = {"prompt": "p", "labeler": "w", "outputs": outputs, "choice": 0}

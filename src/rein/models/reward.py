@@ -13,7 +13,9 @@ Source   the two kinds: Stiennon 2020, section 3.4; Gao 2022, section 2 (a gold 
 
 from __future__ import annotations
 
+import inspect
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -33,6 +35,7 @@ Function = Callable[[Mapping[str, Any], str], float]
 Members = Literal["best", "mean", "worst", "uncertain"]  # what is asked: the chosen model, or all members as one
 
 _SHOWN_CHARS = 80  # of a response, in a message
+_CALLED = "Mend it: it is called with (context, text), a prompt's row and a response, and returns a float."
 
 
 class Reward(Protocol):
@@ -198,12 +201,18 @@ class FunctionReward:
     """A function of the row that a query was made of, and a response's text."""
 
     def __init__(self, spec: str, flag: str = "--reward") -> None:
-        """Raises   UserError when there is no such function."""
+        """Raises   UserError when there is no such function, or it takes other arguments."""
         self.name = spec
         self._flag = flag
         self._function: Function = load_object(spec, flag)
         if not callable(self._function):
             raise UserError(f"{flag} {spec} is no function.", "Name a function of (context, text).")
+        try:
+            inspect.signature(self._function).bind({}, "")
+        except TypeError as error:
+            raise UserError(f"{flag} {spec} takes other arguments than (context, text): {error}.", _CALLED) from None
+        except ValueError:
+            pass  # some functions of C do not say what they take: the first call tells
 
     @property
     def n_ctx(self) -> int | None:
@@ -216,7 +225,16 @@ class FunctionReward:
         """See `Reward.scores`."""
         found = []
         for context, text in zip(contexts, texts, strict=True):
-            score = self._function(context, text)
+            try:
+                score = self._function(context, text)
+            except UserError:
+                raise
+            except Exception as error:  # the function is the user's own: it may raise anything
+                raise UserError(
+                    f"{self._flag} {self.name} failed for the response {_shown(text)} with "
+                    f"{type(error).__name__}: {error}{_place(error)}.",
+                    _CALLED,
+                ) from error
             try:
                 found.append(float(score))
             except (TypeError, ValueError):
@@ -241,6 +259,12 @@ def finite(scores_N: Tensor, texts: Sequence[str], name: str) -> Tensor:
             "Mend the function, or train the reward model again with a lower --learning-rate or --precision fp32.",
         )
     return scores_N
+
+
+def _place(error: Exception) -> str:
+    """Where in the user's own code an error arose; "" where it was not entered."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def _shown(text: str) -> str:

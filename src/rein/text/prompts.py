@@ -124,8 +124,10 @@ def format_of(name: str, *, query_tokens: int | None = None, response_tokens: in
     )
 
 
-def within(format: PromptFormat, n_ctx: int) -> PromptFormat:
+def within(format: PromptFormat, n_ctx: int, *, taught: str = "") -> PromptFormat:
     """The format for a model's context: where a length is open, or rows that are too long are left out, what fits.
+
+    taught   the format that the model was taught, where that is known: it is named when this one does not fit
 
     Example  >>> within(FORMATS["instruct"], 256).query_tokens
              255
@@ -134,13 +136,26 @@ def within(format: PromptFormat, n_ctx: int) -> PromptFormat:
     query, response = format.query_tokens, format.response_tokens
     if format.cut and query is not None and response is not None and query + response > n_ctx:
         response = min(response, n_ctx // 4)
+        said, advice = of_taught(format, taught)
         raise UserError(
             f"The format {format.name} has {query} tokens for the query and {format.response_tokens} for the response, "
-            f"but the model's context is {n_ctx}.",
-            f"Give --query-tokens {n_ctx - response} --response-tokens {response}.",
+            f"but the model's context is {n_ctx}.{said}",
+            f"Give {advice}--query-tokens {n_ctx - response} --response-tokens {response}.",
         )
     most = n_ctx - 1  # one token of the other
     return replace(format, query_tokens=min(query or most, most), response_tokens=min(response or most, most))
+
+
+def of_taught(format: PromptFormat, taught: str) -> tuple[str, str]:
+    """What a message about lengths adds about the format that a model was taught, and advises before other lengths.
+
+    Example  >>> [of_taught(FORMATS["tldr"], taught)[1] for taught in ("docstring", "", "tldr")]
+             ['--format docstring, or ', 'another --format, or ', '']
+    """
+    if taught in ("", format.name):
+        return "", "" if taught else "another --format, or "
+    said = f" The model was taught the format {taught} (without --format, a preset's is taken)."
+    return said, f"--format {taught}, or "
 
 
 # ---------------------------------------------------------------------------------------------------------- queries

@@ -14,6 +14,7 @@ import glob
 import hashlib
 import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,19 +67,32 @@ def open_source(source: Source) -> Reader:
 
 
 def load_object(name: str, what: str) -> Any:
-    """What `package.module:Name` names.
+    """What `package.module:Name` names; modules are looked for in the current folder first, as `python -m` does.
 
     Example  >>> load_object("math:sqrt", "a step")(16.0)
              4.0
-    Raises   UserError when there is no such module, or nothing of that name in it.
+    Raises   UserError when there is no such module, it fails while it is imported, or nothing in it has that name.
     """
     module, _, attribute = name.partition(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)  # an installed command, unlike `python -m`, has its own folder there
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = importlib.import_module(module)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"{what} is {name!r}, which cannot be imported: {error}.", "Name it as package.module:Name."
+            f"{what} is {name!r}, which cannot be imported: {error}. It was looked for in {here}, and among what is "
+            "installed.",
+            "Name it as package.module:Name, and run the command in the folder that holds the package or module.py.",
         ) from None
+    except Exception as error:  # the module is the user's own
+        raise UserError(
+            f"{what} is {name!r}, which cannot be imported: {type(error).__name__}: {error}.", f"Mend {module}."
+        ) from None
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+    try:
+        return getattr(found, attribute)
     except AttributeError:
         raise UserError(f"{what} is {name!r}, but {module} has no {attribute!r}.", "Check the name.") from None
 

@@ -104,7 +104,7 @@ def dpo(config: DPOConfig) -> Path:
         if position.opt_step:
             checkpoint.read_training_state(checkpoint.latest(run.path) / checkpoint.STATE, policy, optimizer)
             run.truncate_after(position.opt_step)
-        _describe(config, policy, notes, precision, position)
+        _describe(config, policy, notes, precision, position, total)
         saved_at, logged, busy_s = time.monotonic(), position.tokens, 0.0
         with Progress("DPO", total=total, unit="updates", start=position.opt_step) as bar:
             if position.opt_step == 0:
@@ -215,9 +215,11 @@ def _evaluate(
         position.best = value
         _save(run.path / checkpoint.BEST, config, policy, tokenizer, position)
     write_report(run.path)
+    better = position.start is None or value < position.start
+    kept = ", the best so far" if better else ", the best of the training, but no better than its start"
     return (
         f"after update {position.opt_step:,}: dev loss {found.loss:.4f}, accuracy {accuracy:.3f}, margin "
-        f"{found.margin:.3f}{', the best so far' if best else ''}"
+        f"{found.margin:.3f}{kept if best else ''}"
     )
 
 
@@ -313,7 +315,7 @@ def _log(run: RunFolder, position: Position, row: dict[str, float], rate: float)
     position.losses.clear()
 
 
-def _describe(config: DPOConfig, policy: GPT, notes: list[str], precision: str, position: Position) -> None:
+def _describe(config: DPOConfig, policy: GPT, notes: list[str], precision: str, position: Position, total: int) -> None:
     shape = policy.config
     lines = [
         f"policy     {config.policy}: {shape.n_layer} layers, {shape.n_embd} wide, context {shape.n_ctx}",
@@ -322,4 +324,11 @@ def _describe(config: DPOConfig, policy: GPT, notes: list[str], precision: str, 
         f"run        {config.out}, seed {config.seed}"
         + f", from update {position.opt_step:,}" * bool(position.opt_step),
     ]
+    tenth = max(1, total // 10)
+    if config.warmup_updates > tenth:
+        lines.append(
+            f"note       the learning rate rises for {config.warmup_updates:,} updates, and the run has {total:,}"
+            + ": it never reaches --learning-rate" * (config.warmup_updates > total)
+            + f"; --warmup-updates {tenth:,} is a tenth"
+        )
     print("\n".join(lines), file=sys.stderr)

@@ -110,6 +110,12 @@ def ppo(config: PPOConfig) -> Path:
         heldout = HeldOut(config, parts, position.guard)
         if run is not None:
             describe(config, parts, start=position.episodes)
+            if config.whole_episodes < known(config.episodes):
+                print(
+                    f"note       --episodes {config.episodes:,} is no multiple of --episodes-per-batch "
+                    f"{config.episodes_per_batch:,}: {config.whole_episodes:,} are done, in {config.batches:,} batches",
+                    file=sys.stderr,
+                )
         if not heldout.stopped:
             _train(config, run, parts, heldout, position, interrupted)
         elif run is not None:
@@ -135,7 +141,7 @@ def _train(
             print(said, file=sys.stderr)
     saved_at, warned = time.monotonic(), False
     with Progress(
-        "ppo", total=known(config.episodes), unit="episodes", start=position.episodes, quiet=run is None
+        "ppo", total=config.whole_episodes, unit="episodes", start=position.episodes, quiet=run is None
     ) as bar:
         while position.batches < total:
             began, before = time.monotonic(), position.episodes

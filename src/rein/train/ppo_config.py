@@ -239,6 +239,11 @@ class PPOConfig:
         """How many batches the run has; what is left of the episodes is left out."""
         return known(self.episodes) // known(self.episodes_per_batch)
 
+    @property
+    def whole_episodes(self) -> int:
+        """How many episodes the run learns from: those of whole batches."""
+        return self.batches * known(self.episodes_per_batch)
+
 
 def known(value: T | None) -> T:
     """A setting of a settled config."""

@@ -173,7 +173,8 @@ def assemble(config: PPOConfig, world: World | None = None) -> Parts:
         "the reward model": reward.n_ctx or policy.config.n_ctx,
         "the value network": value.model.config.n_ctx,
     }
-    prompts = read_prompts(config.prompts, config.heldout, format, tokenizer, n_ctx=min(contexts.values()))
+    n_ctx = min(contexts.values())
+    prompts = read_prompts(config.prompts, config.heldout, format, tokenizer, n_ctx=n_ctx, policy=config.policy)
     adam = Adam(known(config.adam_b1), known(config.adam_b2), known(config.adam_eps), known(config.weight_decay))
     averaged = Averaged(policy, known(config.ema_decay), world) if known(config.ema_decay) else None
     actors = Actors(policy, value, adam, precision=precision, temperature=known(config.temperature), world=world)

@@ -11,15 +11,17 @@ rows whose query is trained on.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from rein import checkpoint
 from rein.bpe.tokenizer import Tokenizer
-from rein.errors import UserError
-from rein.text.prompts import PromptFormat, Query, fitting, read_queries
+from rein.errors import UserError, speaks
+from rein.text.prompts import FORMATS, PromptFormat, Query, fitting, of_taught, read_queries
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,43 @@ def response_tokens(format: PromptFormat) -> int:
     return format.response_tokens
 
 
+def taught_format(policy: Path) -> str:
+    """The format that a model was taught, by the settings of the run that made it; "" where nothing says so."""
+    folder = checkpoint.chosen(policy)
+    said = checkpoint.read_about(folder).get("config", {}) if (folder / "rein.json").exists() else {}
+    name = said.get("format")
+    return name if name in FORMATS else ""
+
+
+def note_format(policy: Path, format: PromptFormat) -> None:
+    """Says where a model is asked in another format than it was taught."""
+    taught = taught_format(policy)
+    if taught not in ("", format.name) and speaks():
+        print(f"note       {policy} was taught the format {taught}, but is asked in {format.name}: give --format "
+              f"{taught}, unless that is meant", file=sys.stderr)  # fmt: skip
+
+
 def read_prompts(
-    path: Path, heldout: Path | None, format: PromptFormat, tokenizer: Tokenizer, *, n_ctx: int
+    path: Path,
+    heldout: Path | None,
+    format: PromptFormat,
+    tokenizer: Tokenizer,
+    *,
+    n_ctx: int,
+    policy: Path | None = None,
 ) -> Prompts:
     """The prompts of --prompts, and the held-out ones: those of --heldout, or the rows that are not in split train.
 
     `n_ctx` is the shortest context of the models that will read query and response. A query that does not fit beside
-    a whole response is left out where the format leaves long ones out.
+    a whole response is left out where the format leaves long ones out. Where `policy` was taught another format, that
+    is said.
 
     Raises   UserError when a file cannot be read, a format cuts queries to a length that does not fit, or no row is
              left to train on, or all that are held out are trained on.
     """
-    format, left_out = _with_room(format, n_ctx), Counter[str]()
+    format, left_out = _with_room(format, n_ctx, "" if policy is None else taught_format(policy)), Counter[str]()
+    if policy is not None:
+        note_format(policy, format)
     rows = _encoded(path, format, tokenizer, n_ctx, left_out)
     if heldout is None:
         train = [row for row in rows if row.query.split == "train"]
@@ -138,15 +165,16 @@ def _none_left(path: Path, what: str, format: PromptFormat, left_out: Counter[st
     )
 
 
-def _with_room(format: PromptFormat, n_ctx: int) -> PromptFormat:
+def _with_room(format: PromptFormat, n_ctx: int, taught: str = "") -> PromptFormat:
     """The format, with queries that leave room for a whole response."""
     room = n_ctx - response_tokens(format)
     most = format.query_tokens
     if room < 1 or (most is not None and most > room and (format.cut or format.filled)):
+        said, advice = of_taught(format, taught)
         raise UserError(
-            f"query_tokens={most or 1} and response_tokens={response_tokens(format)} need n_ctx ≥ "
-            f"{(most or 1) + response_tokens(format)}, but the models have n_ctx={n_ctx}.",
-            f"Lower --query-tokens to {room}." if room > 1 else "Lower --response-tokens.",
+            f"By the format {format.name}, query_tokens={most or 1} and response_tokens={response_tokens(format)} need "
+            f"n_ctx ≥ {(most or 1) + response_tokens(format)}, but the models have n_ctx={n_ctx}.{said}",
+            f"Give {advice}--query-tokens {room}." if room > 1 else "Lower --response-tokens.",
         )
     return replace(format, query_tokens=min(most or room, room))
 

@@ -7,6 +7,7 @@ Flow     --data, --project → Judged (feedback/judged.py) → train, dev, test 
 from __future__ import annotations
 
 import hashlib
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from rein.feedback.trust import People
 from rein.models.rows import Completion
 from rein.report.legible import count
 from rein.text.prompts import answer_of, format_of, numbered_rows, within
+from rein.train.queries import taught_format
 from rein.train.reward_config import RewardConfig
 from rein.train.reward_rows import Compared, Element, Encoder, compared, elements
 
@@ -76,12 +78,12 @@ class RewardData:
         )  # fmt: skip
 
 
-def encoder_of(settings: Mapping[str, Json], tokenizer: Tokenizer, n_ctx: int) -> Encoder:
+def encoder_of(settings: Mapping[str, Json], tokenizer: Tokenizer, n_ctx: int, *, taught: str = "") -> Encoder:
     """How a reward model reads texts, from its config: the same in training and whenever it scores."""
     format = format_of(
         str(settings["format"]), query_tokens=settings["query_tokens"], response_tokens=settings["response_tokens"]
     )
-    return Encoder(within(format, n_ctx), tokenizer, n_ctx, settings["too_long"])
+    return Encoder(within(format, n_ctx, taught=taught), tokenizer, n_ctx, settings["too_long"])
 
 
 def read_data(config: RewardConfig, tokenizer: Tokenizer, n_ctx: int) -> RewardData:
@@ -89,7 +91,7 @@ def read_data(config: RewardConfig, tokenizer: Tokenizer, n_ctx: int) -> RewardD
 
     Raises   UserError where nothing is left to learn from, to select by, or to normalise on.
     """
-    encoder = encoder_of(vars(config), tokenizer, n_ctx)
+    encoder = encoder_of(vars(config), tokenizer, n_ctx, taught=taught_format(config.policy))
     all_of_it, shown, notes = _judgements(config)
     if config.ratings == "pairs":
         all_of_it = [_ranked(each) if each.kind == "rating" else each for each in all_of_it]
@@ -149,7 +151,10 @@ def _judgements(config: RewardConfig) -> tuple[list[Judged], list[tuple[dict[str
         found, shown = reading.from_store(config.store, config.project, question=config.question, batches=config.batch)
         notes.append(f"{config.store}, {config.project}: {count(len(found), 'judgement')}")
     for path in config.data:
-        read, bad = reading.from_file(path, config.data_format)
+        try:
+            read, bad = reading.from_file(path, config.data_format)
+        except UserError as error:  # of `rein label import`, whose --format is another one here
+            raise UserError(error.problem, re.sub(r"(?<!\S)--format\b", "--data-format", error.fix)) from None
         found += read
         first = f"; {count(len(bad), 'line')} left out, line {bad[0].line}: {bad[0].problem}" if bad else ""
         notes.append(f"{path}: {count(len(read), 'judgement')}{first}")
