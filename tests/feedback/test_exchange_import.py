@@ -193,9 +193,9 @@ def test_a_file_of_no_known_format_says_which_there_are(tmp_path, data):
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl", b"\n \n", "is empty"),
         ("a.json", b"[]", "is empty"),
-        ("a.jsonl.gz", gzip.compress(b""), "is empty"),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("a.jsonl.gz", b'{"prompt": "p"}\n', "is no whole gzip file: Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt": "p"}\n')[:15], "is no whole gzip file"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "p"}\n', mtime=0)[:15], "is no whole gzip file"),
         ("a.jsonl.zst", b'{"prompt": "p"}\n', "is no whole Zstandard file"),
     ],
 )
