@@ -191,7 +191,7 @@ def test_a_reader_can_change_nothing(store):
 
 
 def test_readers_beyond_the_connections_are_told_to_wait(new_store, monkeypatch):
-    monkeypatch.setattr("rein.feedback.database._CONNECTIONS", 1)
+    monkeypatch.setattr("rein.feedback.database.CONNECTIONS", 1)
     store = new_store()
     store._reader.pool._timeout = 0.05
     with store.reading(), pytest.raises(StoreFault, match="being read by 1 others"), store.reading():
