@@ -25,6 +25,7 @@ from rein.feedback.kinds import describe
 from rein.feedback.project import PRESETS, Project, Question
 from rein.run import METRICS
 from rein.text.recipe import Decontamination, NearDuplicates, Quality, Recipe, Source
+from rein.train.rlhf_presets import ppo_markdown
 from rein.web.label.serve import make_api
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -276,14 +277,11 @@ def metrics_page() -> str:
 
 def presets_page() -> str:
     """Where the papers' PPO differ."""
-    from rein.train.rlhf_presets import ppo_markdown
-
-    return (
-        "# Presets of PPO\n\n"
+    text = (
         "Four papers side by side, as `rein ppo --preset` fills in what no flag gives: only what differs. `rein ppo "
-        "presets` prints it. The same in all: gamma 1, lambda 0.95, clip ranges 0.2, whitened advantages.\n\n"
-        + ppo_markdown()
+        "presets` prints it. The same in all: gamma 1, lambda 0.95, clip ranges 0.2, whitened advantages."
     )
+    return "\n\n".join(["# Presets of PPO", NOTE, text, ppo_markdown()])
 
 
 def dependencies_page() -> str:
