@@ -166,6 +166,7 @@ def test_killed_in_two_processes_and_finished_in_one(place):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_interrupted_in_two(place):
     """Ctrl-C, as a terminal sends it to all of them, saves once and says so once."""
     config = ppo_cases.settings(place, "interrupted", parallel="dp=2", episodes=80_000, evaluate_every_episodes=80_000)
