@@ -100,6 +100,14 @@ def test_before_the_first_update_nothing_has_moved(finished):
     assert held["heldout_kl_nats"] == 0
 
 
+def test_in_bfloat16_too_the_policy_begins_as_its_reference(start, data, tmp_path):
+    """With a model wide enough for another form of its products to round elsewhere: see comparisons.with_reference."""
+    run = dpo(settings(start, data["pairs"], tmp_path / "run", precision="bf16", sampled_prompts=4, response_tokens=24))
+    held = next(row for row in rows_of(run) if "heldout_dpo_loss" in row)
+    assert held["heldout_implied_accuracy"] == 0.5
+    assert held["better_log_ratio"] == held["worse_log_ratio"] == held["heldout_kl_nats"] == 0
+
+
 def test_answers_are_scored_beside_those_of_the_start(finished):
     held = [row for row in rows_of(finished) if "heldout_proxy" in row]
     assert held[-1]["heldout_kl_nats"] > 0.1

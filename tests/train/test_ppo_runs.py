@@ -206,7 +206,7 @@ def test_episodes_beyond_whole_batches_are_said_to_be_left_out(place, capsys):
     config = settings(place, "uneven", episodes=17)
     ppo(config)
     said = capsys.readouterr().err
-    assert "--episodes 17 is no multiple of --episodes-per-batch 8: 16 are done, in 2 batches" in said
+    assert "--episodes 17 does not come out in whole batches: 16 are done, in 2 batches" in said
     assert "16/16 episodes" in said
     assert checkpoint.read_about(checkpoint.latest(config.out))["position"]["episodes"] == 16
     ppo(settings(place, "even", episodes=16))
@@ -568,3 +568,9 @@ def test_pre_training_gradients_undo_the_alignment_tax(small_corpus, tmp_path):
     assert found["ptx"][2] - before < 0.2 * tax
     for first, last, _ in found.values():
         assert last > first + 0.1
+
+
+def test_in_bfloat16_too_the_held_out_kl_begins_at_0(place, tmp_path):
+    ppo(settings(place, "none", out=tmp_path / "run", precision="bf16", episodes=8))
+    evaluated = [row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "heldout_proxy" in row]
+    assert evaluated[0]["heldout_kl_nats"] == 0.0

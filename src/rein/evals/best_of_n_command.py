@@ -44,7 +44,7 @@ from rein.run import RunFolder, read_rows, write_atomically
 from rein.text.prompts import Query, fitting, format_of, read_queries
 from rein.train.ppo_parts import Text
 from rein.train.ppo_rules import Ending
-from rein.train.queries import Prompt
+from rein.train.queries import Prompt, note_format
 from rein.train.responses import respond
 
 Json = dict[str, Any]
@@ -117,6 +117,7 @@ def best_of_n(config: BestOfNConfig) -> Path:
     precision = resolve_precision(config.precision, device)
     model, tokenizer = load_model(config.policy, device=str(device))
     format = format_of(config.format, query_tokens=config.query_tokens, response_tokens=config.response_tokens)
+    note_format(config.policy, format)
     text = Text(tokenizer, format)
     judges = {"proxy": config.reward, "gold": config.gold}
     rewards = {

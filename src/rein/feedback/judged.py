@@ -20,13 +20,12 @@ from typing import Any, Literal
 
 from rein.errors import UserError
 from rein.feedback.exchange.exporting import open_export
-from rein.feedback.exchange.importing import guess
-from rein.feedback.exchange.lines import read_rows
-from rein.feedback.exchange.rows import BATCH, MISSHAPEN, SPLIT, Answer, Asked, Bad, Item, Said, Unreadable, digest
-from rein.feedback.exchange.table import FORMATS, Format, named_format
+from rein.feedback.exchange.importing import guess, parsed
+from rein.feedback.exchange.rows import BATCH, SPLIT, Answer, Asked, Bad, Item, Parsed, Said, digest
+from rein.feedback.exchange.table import FORMATS, named_format
 from rein.feedback.exchange.texts import completion_text
 from rein.feedback.exchange.writing import PREFERENCES, preferring
-from rein.feedback.kinds import EVEN, KINDS, BadValue
+from rein.feedback.kinds import EVEN, KINDS
 from rein.feedback.project import Question
 from rein.feedback.store import Store
 
@@ -126,7 +125,7 @@ def from_file(path: Path, format: str = "") -> tuple[list[Judged], list[Bad]]:
             fix if how.name == "rein" else f"Give a file of one of these: {', '.join(fits)}.",
         )
     judged, bad = list[Judged](), list[Bad]()
-    for one in _parsed(path, how):
+    for one in parsed(path, how, _of_line):
         if isinstance(one, Bad):
             bad.append(one)
         else:
@@ -134,21 +133,8 @@ def from_file(path: Path, format: str = "") -> tuple[list[Judged], list[Bad]]:
     return judged, bad
 
 
-def _parsed(path: Path, how: Format) -> Iterator[list[Judged] | Bad]:
-    assert how.reads is not None, "checked by the caller"
-    for row in read_rows(path):
-        if isinstance(row, Bad):
-            yield row
-            continue
-        line, value = row
-        try:
-            if not isinstance(value, dict):
-                raise Unreadable("it is no JSON object")
-            yield [each for asked, said in how.reads(line, value).items for each in _of_file(asked, said)]
-        except (Unreadable, BadValue) as error:
-            yield Bad(line, str(error))
-        except MISSHAPEN:
-            yield Bad(line, f"it has not the form of {how.name}")
+def _of_line(line: Parsed, _: Mapping[str, Json]) -> list[Judged]:
+    return [each for asked, said in line.items for each in _of_file(asked, said)]
 
 
 def _of_file(asked: Asked, said: Sequence[Said]) -> Iterator[Judged]:

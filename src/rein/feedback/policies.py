@@ -112,7 +112,11 @@ class Policies:
             if config.scorer not in self._judges:
                 tokenizer = self._model(name)[1]
                 self._judges[config.scorer] = load_reward(
-                    config.scorer, tokenizer, device=resolve_device(self._device), flag="--scorer"
+                    config.scorer,
+                    tokenizer,
+                    device=resolve_device(self._device),
+                    flag="--scorer",
+                    format=format_of(config.format, query_tokens=config.query_tokens) if config.format else None,
                 )
             judge = self._judges[config.scorer]
 

@@ -25,7 +25,7 @@ from rein.feedback.draw import REFERENCE, DrawConfig, draw
 from rein.feedback.exchange.rows import compact
 from rein.feedback.exchange.standing import Chosen, items
 from rein.feedback.items import load_project
-from rein.feedback.labelers import GoldScore, Labeler
+from rein.feedback.labelers import Labeler
 from rein.feedback.policies import Policies
 from rein.feedback.project import Project, Question
 from rein.feedback.selection import prioritise_by_scores, read_scores
@@ -41,7 +41,6 @@ from rein.models.reward import FunctionReward, Reward, load_reward
 from rein.run import read_rows, write_atomically
 from rein.text.prompts import format_of
 from rein.text.shards import file_sha256
-from rein.text.sources import load_object
 from rein.train.queries import read_all, response_tokens
 
 Json = Any
@@ -282,8 +281,12 @@ def _answer(loop: Loop, batch: str, target: int, by_people: int, first: Done) ->
 
 def _labelers(config: LoopConfig, first: Done) -> list[Labeler]:
     """Simulated people; their temperature is a third of a usual difference of gold scores: they agree as people do."""
-    gold: GoldScore = load_object(config.gold, "--gold")
     rows = [row for row in read_rows(first.folder / "items.jsonl") if row["role"] == "work"]
+    judge = FunctionReward(config.gold, "--gold")
+
+    def gold(context: Mapping[str, Json], text: str) -> float:
+        return judge.floats([context], [text])[0]
+
     scores = [[gold(row["context"], one["text"]) for one in row["outputs"]] for row in rows]
     usual = float(np.sqrt(np.mean([(each[0] - each[1]) ** 2 for each in scores]))) or 1.0
     known = tuple(sorted(one for each in scores for one in each))

@@ -223,6 +223,13 @@ class FunctionReward:
         self, completions: Sequence[Completion], contexts: Sequence[Mapping[str, Any]], texts: Sequence[str]
     ) -> Tensor:
         """See `Reward.scores`."""
+        return finite(torch.tensor(self.floats(contexts, texts), dtype=torch.float32), texts, self.name)
+
+    def floats(self, contexts: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[float]:
+        """What the function gives each text, as it gives it.
+
+        Raises   UserError where it fails, or gives something else than a finite number.
+        """
         found = []
         for context, text in zip(contexts, texts, strict=True):
             try:
@@ -242,7 +249,8 @@ class FunctionReward:
                     f"{self._flag} {self.name} gave {score!r}, and not a number, for the response {_shown(text)}.",
                     "Let it return a float.",
                 ) from None
-        return finite(torch.tensor(found, dtype=torch.float32), texts, self.name)
+        finite(torch.tensor(found, dtype=torch.float64), texts, self.name)
+        return found
 
 
 def finite(scores_N: Tensor, texts: Sequence[str], name: str) -> Tensor:

@@ -188,16 +188,18 @@ def split(values_M: Tensor, lengths: Iterable[int]) -> Iterator[Tensor]:
     return iter(torch.split(values_M, list(lengths)))
 
 
-@torch.no_grad()
 def sums_of(completions: Sequence[Completion], of_rows: Callable[[Rows], Tensor], *, tokens_at_once: int) -> Tensor:
     """The sum of what `of_rows` says of each token of each completion: (N,) in float64 on the CPU, in their order.
+
+    Gradients are left as they are, and their graph is dropped: on a CPU, products in bfloat16 are rounded elsewhere
+    where none is asked for, and two models that are the same would differ.
 
     Shapes   of_rows: Rows, on the CPU, to (M,).
     """
     found_N = torch.empty(len(completions), dtype=torch.float64)
     for places in batches([len(each) for each in completions], tokens_at_once):
         rows = lay_out([completions[place] for place in places])
-        found_N[places] = sums(of_rows(rows).cpu().double(), rows)
+        found_N[places] = sums(of_rows(rows).detach().cpu().double(), rows)
     return found_N
 
 

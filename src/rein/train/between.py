@@ -156,6 +156,18 @@ def check_finite(row: Mapping[str, Tensor], position: Position, learning_rate: f
         )
 
 
+def left_over(episodes: int, *, whole: int, batches: int) -> str:
+    """What to say where the last episodes do not fill a batch; nothing where they do.
+
+    Example  >>> left_over(33, whole=32, batches=2)
+             'note       --episodes 33 does not come out in whole batches: 32 are done, in 2 batches\n'
+    """
+    if whole == episodes:
+        return ""
+    done = f"{whole:,} are done, in {batches:,} batches"
+    return f"note       --episodes {episodes:,} does not come out in whole batches: {done}\n"
+
+
 def drift_alarm(drift: float, precision: str) -> str:
     """What to say where sampler and trainer do not agree; nothing where they do."""
     if drift <= DRIFT[precision]:

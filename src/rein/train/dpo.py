@@ -43,6 +43,7 @@ from rein.text.prompts import format_of, within
 from rein.train.comparisons import Compared, Group, groups_of, log_ratios, pair_losses, pieces, sha256, with_reference
 from rein.train.dpo_config import DPOConfig
 from rein.train.dpo_heldout import Answers, measure
+from rein.train.queries import note_format, taught_format
 from rein.train.reward_rows import Encoder
 
 
@@ -79,7 +80,9 @@ def dpo(config: DPOConfig) -> Path:
     policy, tokenizer = load_model(config.policy)
     policy.to(device).eval()  # dropout off
     format = format_of(config.format, query_tokens=config.query_tokens, response_tokens=config.response_tokens)
-    encoder = Encoder(within(format, policy.config.n_ctx), tokenizer, policy.config.n_ctx)
+    taught = taught_format(config.policy)
+    encoder = Encoder(within(format, policy.config.n_ctx, taught=taught), tokenizer, policy.config.n_ctx)
+    note_format(config.policy, format)
     parts, notes = _data(config, encoder)
     inputs = {
         "judgements": sha256(group for part in parts.values() for group in part),

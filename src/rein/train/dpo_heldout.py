@@ -48,13 +48,13 @@ class Measured(NamedTuple):
     topics: list[str]
 
 
-@torch.no_grad()
 def measure(policy: GPT, some: Compared, config: DPOConfig, precision: str) -> Measured:
     """Losses and implied rewards of judgements; a pair is right where the better one has the higher reward."""
     of_groups = np.zeros((len(some.groups), 4))
     right, topics = list[float](), list[str]()
     for piece in pieces(some.groups, config.tokens_at_once):
         ratio_N, pairs = log_ratios(policy, some.at(piece), precision)
+        ratio_N = ratio_N.detach()  # with a graph, as log π_ref was computed: see comparisons.with_reference
         better_P, worse_P = ratio_N[pairs.better_P], ratio_N[pairs.worse_P]
         loss_P = pair_losses(
             ratio_N, pairs, loss=config.loss, kl_coef=config.kl_coef, label_smoothing=config.label_smoothing

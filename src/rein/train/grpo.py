@@ -45,6 +45,7 @@ from rein.train.between import (
     check_finite,
     drift_alarm,
     evaluate,
+    left_over,
     log_batch,
     over_updates,
     ratio_numbers,
@@ -99,6 +100,7 @@ def grpo(config: GRPOConfig) -> Path:
             run.truncate_after(-1)
         heldout = HeldOut(config, parts, position.guard)
         _describe(config, parts, start=position.episodes)
+        print(left_over(config.episodes, whole=config.whole_episodes, batches=config.batches), end="", file=sys.stderr)
         if heldout.stopped:
             print(heldout.stopped, file=sys.stderr)
         else:
@@ -121,7 +123,7 @@ def assemble(config: GRPOConfig) -> Parts:
         format=format, ensemble=config.ensemble, uncertainty_coef=config.uncertainty_coef,
     )  # fmt: skip
     n_ctx = min(policy.config.n_ctx, reward.n_ctx or policy.config.n_ctx)
-    prompts = read_prompts(config.prompts, config.heldout, format, tokenizer, n_ctx=n_ctx)
+    prompts = read_prompts(config.prompts, config.heldout, format, tokenizer, n_ctx=n_ctx, policy=config.policy)
     adam = Adam(config.adam_b1, config.adam_b2, config.adam_eps, config.weight_decay)
     # The value head that comes with the actors is never asked, and never trained.
     actors = Actors(
@@ -145,7 +147,7 @@ def _train(
     if position.batches == 0:
         print(evaluate(run, parts, heldout, position), file=sys.stderr)
     saved_at, warned = time.monotonic(), False
-    with Progress(config.estimator, total=config.episodes, unit="episodes", start=position.episodes) as bar:
+    with Progress(config.estimator, total=config.whole_episodes, unit="episodes", start=position.episodes) as bar:
         while position.batches < total:
             began, before = time.monotonic(), position.episodes
             experience = collect(config, parts, position)

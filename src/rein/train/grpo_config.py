@@ -184,3 +184,8 @@ class GRPOConfig:
     def batches(self) -> int:
         """How many batches the run has; what is left of the episodes is left out."""
         return self.episodes // self.episodes_per_batch
+
+    @property
+    def whole_episodes(self) -> int:
+        """How many episodes the run learns from: those of whole batches."""
+        return self.batches * self.episodes_per_batch

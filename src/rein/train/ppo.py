@@ -46,6 +46,7 @@ from rein.train.between import (
     check_finite,
     drift_alarm,
     evaluate,
+    left_over,
     log_batch,
     over_updates,
     ratio_numbers,
@@ -110,12 +111,8 @@ def ppo(config: PPOConfig) -> Path:
         heldout = HeldOut(config, parts, position.guard)
         if run is not None:
             describe(config, parts, start=position.episodes)
-            if config.whole_episodes < known(config.episodes):
-                print(
-                    f"note       --episodes {config.episodes:,} is no multiple of --episodes-per-batch "
-                    f"{config.episodes_per_batch:,}: {config.whole_episodes:,} are done, in {config.batches:,} batches",
-                    file=sys.stderr,
-                )
+            note = left_over(known(config.episodes), whole=config.whole_episodes, batches=config.batches)
+            print(note, end="", file=sys.stderr)
         if not heldout.stopped:
             _train(config, run, parts, heldout, position, interrupted)
         elif run is not None:

@@ -9,7 +9,7 @@ killed is finished by the same command. A line that cannot be taken is left out,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,9 +22,10 @@ from rein.feedback.exchange.checking import Checker, Given, Ready
 from rein.feedback.exchange.lines import read_rows
 from rein.feedback.exchange.newcomers import Newcomers
 from rein.feedback.exchange.putting import Group, Tally, groups
-from rein.feedback.exchange.rows import MISSHAPEN, Bad, Unreadable, canonical, named
+from rein.feedback.exchange.rows import MISSHAPEN, Bad, Parsed, Unreadable, canonical, named
 from rein.feedback.exchange.table import FORMATS, Format, named_format
 from rein.feedback.items import create_project, load_project
+from rein.feedback.kinds import BadValue
 from rein.feedback.lessons import lessons, put_lesson
 from rein.feedback.project import PRESETS, Project, project_of
 from rein.feedback.refused import Refused
@@ -167,6 +168,24 @@ class _Target:
         return self.new or self.find(conn, 0)[1]
 
 
+def parsed(path: Path, how: Format, take: Callable[[Parsed, Mapping[str, Json]], T]) -> Iterator[T | Bad]:
+    """What `take` makes of each line of a file, as its format reads it and as JSON; or why nothing can be made."""
+    assert how.reads is not None, "checked by the caller"
+    for row in read_rows(path):
+        if isinstance(row, Bad):
+            yield row
+            continue
+        line, value = row
+        try:
+            if not isinstance(value, dict):
+                raise Unreadable("it is no JSON object")
+            yield take(how.reads(line, value), value)
+        except (Unreadable, BadValue) as error:
+            yield Bad(line, str(error))
+        except MISSHAPEN:
+            yield Bad(line, f"it has not the form of {how.name}")
+
+
 class _Rehearsed(Exception):
     """Undoes a transaction that was only to show what it does."""
 
@@ -218,20 +237,7 @@ class _Import:
         return Imported(self.how.name, added, known, answers, tuple(shown), bad_total, lines, unseen, idle)
 
     def _rows(self, path: Path) -> Iterator[Ready | Bad]:
-        assert self.how.reads is not None
-        for row in read_rows(path):
-            if isinstance(row, Bad):
-                yield row
-                continue
-            line, value = row
-            try:
-                if not isinstance(value, dict):
-                    raise Unreadable("it is no JSON object")
-                yield self.checker.check(self.how.reads(line, value), len(canonical(value)))
-            except Unreadable as error:
-                yield Bad(line, str(error))
-            except MISSHAPEN:
-                yield Bad(line, f"it has not the form of {self.how.name}")
+        return parsed(path, self.how, lambda one, value: self.checker.check(one, len(canonical(value))))
 
     def _put(self, lines: list[Ready]) -> Tally:
         if not lines:
