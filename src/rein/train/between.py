@@ -157,7 +157,7 @@ def check_finite(row: Mapping[str, Tensor], position: Position, learning_rate: f
 
 
 def left_over(episodes: int, *, whole: int, batches: int) -> str:
-    """What to say where the last episodes do not fill a batch; nothing where they do.
+    r"""What to say where the last episodes do not fill a batch; nothing where they do.
 
     Example  >>> left_over(33, whole=32, batches=2)
              'note       --episodes 33 does not come out in whole batches: 32 are done, in 2 batches\n'
