@@ -74,6 +74,7 @@ METRICS = (
     Metric(
         "heldout_loss", "nats/token", "mean −log p(next token) over the held-out windows; sft: the held-out responses"
     ),
+    Metric("heldout_text_loss", "nats/token", "sft: the same over held-out windows of the text that is mixed in"),
     Metric("heldout_reward", "1", "mean score, by --reward, of a sample for each of --samples held-out queries"),
     Metric("heldout_perplexity", "1", "exp(heldout_loss); comparable only under one tokenizer"),
     Metric(

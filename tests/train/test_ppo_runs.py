@@ -484,9 +484,9 @@ def test_text_of_another_tokenizer_is_stopped(place):
     text = place / "other.txt"
     text.write_text("\n".join(f"{n} and other words" for n in range(400)))
     build(BuildConfig(source="text", paths=(text,), out=place / "other-corpus", n_vocab=270, heldout_frac=0.1))
-    with pytest.raises(UserError, match=r"--ptx-data .* has another tokenizer than the policy"):
+    with pytest.raises(UserError, match=r"--ptx-data .* has another tokenizer than the model"):
         ppo(settings(place, "none", preset="instructgpt2022", ptx_data=place / "other-corpus"))
-    with pytest.raises(UserError, match="--ptx-tokens is 99, but the policy has n_ctx=40"):
+    with pytest.raises(UserError, match="--ptx-tokens is 99, but the model has n_ctx=40"):
         ppo(settings(place, "none", preset="instructgpt2022", ptx_data=place / "other-corpus", ptx_tokens=99))
 
 

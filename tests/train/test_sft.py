@@ -17,12 +17,14 @@ from safetensors.torch import load_file
 
 from rein import checkpoint
 from rein.bpe.gpt1 import train as train_gpt1
+from rein.bpe.tokenizer import load_tokenizer
 from rein.config import from_flags, from_json, replace
 from rein.errors import UserError
 from rein.models.gpt import GPT, GPTConfig
 from rein.models.huggingface import load_model, save_model
 from rein.run import read_rows
 from rein.train import sft as module
+from rein.train.pretraining_text import pretraining_text
 from rein.train.rlhf_presets import SFT
 from rein.train.sft import sft
 from rein.train.sft_config import SFTConfig
@@ -192,6 +194,96 @@ def test_evaluations_between_epochs(pretrained, data, tmp_path):
     assert not (run / "samples.jsonl").exists()
 
 
+# ------------------------------------------------------------------------------------------ pre-training text
+
+
+@pytest.fixture(scope="module")
+def reader(small_corpus, tmp_path_factory):
+    """A model that reads the tokens of the corpus."""
+    return saved(tmp_path_factory.mktemp("reader"), load_tokenizer(small_corpus), n_ctx=64)
+
+
+@pytest.fixture(scope="module")
+def mixed(reader, data, small_corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("mixed") / "run"
+    return sft(settings(reader, data, out, ptx_data=small_corpus, ptx_frac=0.4, ptx_tokens=16))
+
+
+def text_losses(run):
+    return [row["heldout_text_loss"] for row in read_rows(run / "metrics.jsonl") if "heldout_text_loss" in row]
+
+
+def test_text_is_a_share_of_what_is_learned(mixed):
+    position = checkpoint.read_about(checkpoint.latest(mixed))["position"]
+    text = 16 * position["text_windows"]
+    assert position["learned_tokens"] > 1000
+    assert text / (text + position["learned_tokens"]) == pytest.approx(0.4, abs=8 / (text + position["learned_tokens"]))
+
+
+def test_it_learns_the_text_too(mixed, reader, data, small_corpus, tmp_path):
+    losses, without = text_losses(mixed), sft(settings(reader, data, tmp_path / "without"))
+    assert len(losses) == 4
+    assert losses[-1] < losses[0] - 0.2
+    assert text_losses(without) == []
+    text = pretraining_text(small_corpus, load_tokenizer(small_corpus), GPTConfig(400, 64, 32, 2, 2), length=16, seed=0)
+    windows = text.heldout(64)
+    model = load_model(checkpoint.latest(without))[0]
+    with torch.no_grad():
+        assert float(model.loss(windows[:, :-1], windows[:, 1:])) > losses[-1] + 0.2
+
+
+def test_its_loss_on_text_is_the_language_loss(mixed, small_corpus):
+    model, tokenizer = load_model(checkpoint.latest(mixed))
+    windows = pretraining_text(small_corpus, tokenizer, model.config, length=16, seed=0).heldout(64)
+    assert windows.shape == (64, 17)
+    with torch.no_grad():
+        assert float(model.loss(windows[:, :-1], windows[:, 1:])) == pytest.approx(text_losses(mixed)[-1], abs=1e-5)
+
+
+def test_a_batch_is_demonstrations_and_text_each_token_alike(reader, data, small_corpus, tmp_path, monkeypatch):
+    seen, plain = [], module.loss_of
+
+    def loss_of(model, some, precision, *, pack=False):
+        found = plain(model, some, precision, pack=pack)
+        seen.extend([(sum(each.n_learned for each in some), float(found.detach()))] if model.training else [])
+        return found
+
+    monkeypatch.setattr(module, "loss_of", loss_of)
+    config = settings(reader, data, tmp_path / "run", ptx_data=small_corpus, ptx_frac=0.4, ptx_tokens=16,
+                      log_every_updates=1, epochs=1, samples=0, tokens_at_once=256)  # fmt: skip
+    logged = [row["train_loss"] for row in read_rows(sft(config) / "metrics.jsonl") if "train_loss" in row]
+    groups = len(seen) // len(logged)
+    first = seen[:groups]
+    assert sum(loss for _, loss in first) / sum(n for n, _ in first) == pytest.approx(logged[0], rel=1e-5)
+    assert sum(n for n, _ in first) > 100
+
+
+def test_a_mixed_run_goes_on_to_the_same_bits(mixed, reader, data, small_corpus, tmp_path, monkeypatch):
+    config = settings(reader, data, tmp_path / "run", ptx_data=small_corpus, ptx_frac=0.4, ptx_tokens=16)
+    interrupted_after(5, config, monkeypatch)
+    sft(config)
+    assert_same_run(config.out, mixed)
+
+
+def test_text_that_has_changed_is_named(reader, data, small_corpus, tmp_path):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(small_corpus, corpus)
+    config = settings(reader, data, tmp_path / "run", ptx_data=corpus, ptx_frac=0.1, ptx_tokens=16, epochs=1, samples=0)
+    sft(config)
+    manifest = next(path for path in corpus.iterdir() if path.name == "manifest.json")
+    manifest.write_text(manifest.read_text().replace('"splits"', '"about": "another", "splits"', 1))
+    with pytest.raises(UserError, match=r"The text of .* has changed since"):
+        sft(config)
+
+
+def test_text_of_another_tokenizer_is_named(pretrained, reader, data, small_corpus, tmp_path):
+    with pytest.raises(UserError, match=r"--ptx-data .* has another tokenizer than the model"):
+        sft(settings(pretrained, data, tmp_path / "run", ptx_data=small_corpus, ptx_frac=0.1))
+    with pytest.raises(UserError, match="--ptx-tokens is 99, but the model has n_ctx=64"):
+        sft(settings(reader, data, tmp_path / "run", ptx_data=small_corpus, ptx_frac=0.1, ptx_tokens=99))
+    assert not (tmp_path / "run").exists()
+
+
 # --------------------------------------------------------------------------------------------------- resuming
 
 
@@ -287,6 +379,10 @@ def test_settings_that_cannot_be_are_named(pretrained, data, tmp_path):
         ({"store": "labels.db"}, "--store and --project go together"),
         ({"preset": "instructgpt2022"}, "no --reward is given"),
         ({"select": "reward", "reward": "a:b", "samples": 0}, "--samples is 0"),
+        ({"preset": "instructgpt2022_rlhf_init"}, r"no text to mix in, and --ptx-frac is 0.1 \(instructgpt2022_rlhf"),
+        ({"ptx_frac": 0.2}, "no text to mix in, and --ptx-frac is 0.2"),
+        ({"ptx_data": Path("corpus")}, r"--ptx-data is given, but --ptx-frac is 0"),
+        ({"ptx_data": Path("corpus"), "ptx_frac": 1.0}, "leaves no demonstrations"),
     ):
         with pytest.raises(UserError, match=words):
             settings(pretrained, data, tmp_path / "run", **changes)
@@ -334,6 +430,10 @@ def test_a_damaged_checkpoint_is_named(pretrained, data, tmp_path):
 
 def test_presets_are_the_papers():
     stiennon, instruct, plus = (SFT[name] for name in ("stiennon2020", "instructgpt2022", "n_plus"))
+    init = SFT["instructgpt2022_rlhf_init"]
+    assert (init.learning_rate, init.demonstrations_per_batch, init.epochs) == (5e-6, 32, 2)
+    assert (init.final_frac, init.ptx_frac, init.select, init.adam_b2) == (0.1, 0.1, "loss", 0.95)
+    assert {one.ptx_frac for one in (stiennon, instruct, plus)} == {0.0}
     assert (stiennon.format, stiennon.learning_rate, stiennon.demonstrations_per_batch, stiennon.epochs) == (
         "tldr", 6.35e-5, 128, 1)  # fmt: skip
     assert (instruct.learning_rate, instruct.demonstrations_per_batch, instruct.epochs) == (9.65e-6, 32, 16)
@@ -345,6 +445,7 @@ def test_presets_are_the_papers():
 @pytest.mark.parametrize("name", SFT)
 def test_a_preset_fills_in_what_is_not_given(name):
     given = {"reward": "a:b"} if SFT[name].select == "reward" else {}
+    given |= {"ptx_data": Path("corpus")} if SFT[name].ptx_frac else {}
     config = SFTConfig(Path("gpt"), data=(Path("a"),), out=Path("b"), preset=name, epochs=5, **given)
     settled = config.settled()
     assert settled.epochs == 5

@@ -45,18 +45,33 @@ KINDS = ("demonstration", "edit")
 
 
 @dataclass(frozen=True)
-class Demonstration:
+class Lesson:
     """Tokens to read and tokens to learn."""
 
     completion: Completion
     learned: tuple[bool, ...]  # which tokens of its response count
-    asked: tuple[int, ...]  # what a model is asked, to compare what it writes
-    query: Query
 
     @property
     def n_learned(self) -> int:
         """How many tokens count."""
         return sum(self.learned)
+
+
+@dataclass(frozen=True)
+class Demonstration(Lesson):
+    """A query with an answer."""
+
+    asked: tuple[int, ...]  # what a model is asked, to compare what it writes
+    query: Query
+
+
+def of_text(windows: Sequence[Sequence[int]]) -> list[Lesson]:
+    """Windows of text, each a list of token ids, as lessons: all tokens but a window's first are learned.
+
+    Example  >>> of_text([[5, 6, 7]])
+             [Lesson(completion=Completion(query=(5,), response=(6, 7)), learned=(True, True))]
+    """
+    return [Lesson(Completion((first,), tuple(rest)), (True,) * len(rest)) for first, *rest in windows]
 
 
 @dataclass(frozen=True)
@@ -124,7 +139,7 @@ def _apart(some: Sequence[Demonstration], trains: Any) -> tuple[list[Demonstrati
 # -------------------------------------------------------------------------------------------------- what goes together
 
 
-def groups(some: Sequence[Demonstration], *, n_ctx: int, at_once: int, pack: bool) -> list[list[int]]:
+def groups(some: Sequence[Lesson], *, n_ctx: int, at_once: int, pack: bool) -> list[list[int]]:
     """Places in `some`, grouped for one forward pass each: of like lengths; or, packed, as many full rows as fit."""
     lengths = [len(each.completion) for each in some]
     if not pack:

@@ -13,7 +13,6 @@ What cannot go together is stopped here, before anything is trained.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import sys
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 
 from rein import checkpoint
-from rein.bpe.tokenizer import Tokenizer, load_tokenizer
+from rein.bpe.tokenizer import Tokenizer
 from rein.config import to_dict
 from rein.distributed import World
 from rein.errors import UserError
@@ -47,13 +46,11 @@ from rein.models.scalar import (
     scalar_from,
 )
 from rein.run import RunFolder
-from rein.text.mixture import order_of
-from rein.text.order import Order
 from rein.text.prompts import PromptFormat, decode_response, format_of
-from rein.text.shards import Shards, read_manifest
 from rein.train.guarded import ALIKE, watched
 from rein.train.ppo_config import PPOConfig, known
 from rein.train.ppo_rules import Ending, truncate_id
+from rein.train.pretraining_text import PretrainingText, fingerprint, pretraining_text
 from rein.train.queries import Prompts, read_prompts, response_tokens
 
 VALUE = "value"  # of a checkpoint: the value network
@@ -74,24 +71,6 @@ class Text:
     def decoded(self, completions: Sequence[Completion]) -> list[str]:
         """The responses as text."""
         return [decode_response(each.response, self.tokenizer, self.format) for each in completions]
-
-
-@dataclass(frozen=True)
-class PretrainingText:
-    """Windows of a corpus, in the order in which pre-training would read them."""
-
-    shards: Shards
-    order: Order
-    length: int
-
-    def windows(self, first: int, count: int, tokens_at_once: int, world: World) -> Iterator[tuple[Tensor, bool]]:
-        """A process's share of the windows `first` … `first` + `count` − 1, each with the token after it, some at a
-        time, (B, length + 1); and whether they count: all processes get as many, see `processes.turns`."""
-        whole = torch.from_numpy(self.shards.windows(self.order.starts(first, count), self.length + 1))
-        mine, at_once = whole[world.batch_rank :: world.layout.batch_ranks], max(1, tokens_at_once // self.length)
-        for start in range(0, -(-count // world.layout.batch_ranks), at_once):
-            piece = mine[start : start + at_once]
-            yield (piece, True) if len(piece) else (whole[:1], False)
 
 
 class Settings(Protocol):
@@ -184,7 +163,11 @@ def assemble(config: PPOConfig, world: World | None = None) -> Parts:
         truncate_after_tokens=known(config.truncate_after_tokens),
         fixed=config.responses == "fixed",
     )
-    ptx = _pretraining_text(config, policy, tokenizer)
+    ptx = None
+    if config.ptx_data is not None and known(config.ptx_coef):
+        ptx = pretraining_text(
+            config.ptx_data, tokenizer, policy.config, length=config.ptx_tokens, seed=config.seed
+        )  # fmt: skip
     inputs = inputs_of(config, prompts, None if ptx is None else config.ptx_data)
     return Parts(actors, averaged, reward, prompts, ending, Text(tokenizer, format), ptx, precision, inputs)
 
@@ -200,23 +183,6 @@ def _value(config: PPOConfig, policy: GPT, device: torch.device) -> Scalar:
     if is_function(config.reward):
         return scalar_from(copy.deepcopy(policy), config.seed)
     return load_scalar(Path(config.reward), device=str(device))[0]
-
-
-def _pretraining_text(config: PPOConfig, policy: GPT, tokenizer: Tokenizer) -> PretrainingText | None:
-    if config.ptx_data is None or not known(config.ptx_coef):
-        return None
-    length = config.ptx_tokens or policy.config.n_ctx
-    if length > policy.config.n_ctx:
-        raise UserError(
-            f"--ptx-tokens is {length}, but the policy has n_ctx={policy.config.n_ctx}.", "Lower --ptx-tokens."
-        )
-    if load_tokenizer(config.ptx_data).sha256() != tokenizer.sha256():
-        raise UserError(
-            f"--ptx-data {config.ptx_data} has another tokenizer than the policy.",
-            "Build it with `rein text build --tokenizer` and the policy's tokenizer.json.",
-        )
-    order = order_of(read_manifest(config.ptx_data), length, config.seed)
-    return PretrainingText(Shards(config.ptx_data, "train"), order, length)
 
 
 def inputs_of(config: Sources, prompts: Prompts, ptx_data: Path | None = None) -> dict[str, str]:
@@ -240,8 +206,7 @@ def inputs_of(config: Sources, prompts: Prompts, ptx_data: Path | None = None) -
             ALIKE,
         )
     if ptx_data is not None:
-        text = json.dumps(read_manifest(ptx_data), sort_keys=True)  # with the digests of all its shards
-        digests["ptx-data"] = hashlib.sha256(text.encode()).hexdigest()
+        digests["ptx-data"] = fingerprint(ptx_data)
     return {"prompts": prompts.sha256(), **digests}
 
 

@@ -34,6 +34,7 @@ class SFTPreset:
     warmup_frac: float = 0.0
     adam_b1: float = 0.9
     clip_norm: float = 0.0
+    ptx_frac: float = 0.0
 
 
 # Ziegler 2019 has none: its policies start from the pre-trained model.
@@ -49,8 +50,15 @@ SFT = {
         format="instruct", learning_rate=9.65e-6, demonstrations_per_batch=32, epochs=16, final_frac=0.1,
         residual_dropout=0.2, select="reward", adam_b2=0.95, adam_eps=1e-8, weight_decay=0.0,
         source="Ouyang 2022, App. C.1, for 1.3 and 6 billion parameters (175: 5.03e-6, 8 a batch)",
-        left_open="eps, weight decay, clipping. The start of its PPO is another: 2 epochs with a tenth of pre-training "
-        "text, 5e-6 for 1.3 billion parameters",
+        left_open="eps, weight decay, clipping. Its PPO begins elsewhere: instructgpt2022_rlhf_init",
+    ),
+    "instructgpt2022_rlhf_init": SFTPreset(
+        format="instruct", learning_rate=5e-6, demonstrations_per_batch=32, epochs=2, final_frac=0.1,
+        residual_dropout=0.0, select="loss", adam_b2=0.95, adam_eps=1e-8, weight_decay=0.0, ptx_frac=0.1,
+        source="Ouyang 2022, App. C.3, what its PPO begins from, for 1.3 billion parameters (6: 1.04e-5; 175: 2.45e-6, "
+        "8 a batch)",
+        left_open="eps, weight decay, clipping, dropout: none; a tenth of what: here of the tokens that are learned. "
+        "Its rate has low losses on demonstrations and on text, both of which a run measures",
     ),
     "n_plus": SFTPreset(
         format="n_plus", learning_rate=3e-6, demonstrations_per_batch=128, epochs=1, final_frac=0.0,

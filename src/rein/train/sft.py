@@ -5,12 +5,15 @@
 
     loss = −(1 / tokens of all responses of the batch) · Σ log π(token | query, tokens before)
 
+With --ptx-data, windows of pre-training text are part of the batches, all of whose tokens are learned: as many as keep
+them at --ptx-frac of all tokens learned so far. The start of InstructGPT's PPO is made so, with a tenth.
+
 Each token counts alike, whatever piece of the batch it is computed in, packed or not. Batches, dropout and samples of
 an update are functions of the seed and its number alone: a run that is killed ends with the same weights, to the bit.
 Of several processes (processes.py, models/parallel.py) each learns from its share of a batch; dropout, where there is
 any, is then another one.
-Source   Stiennon 2020, App. B.1; Ouyang 2022, section 3.5 and App. C.1: there the held-out loss is best after one
-         epoch, and a reward model's score and people's preference after more.
+Source   Stiennon 2020, App. B.1; Ouyang 2022, section 3.5, App. C.1, where the held-out loss is best after one epoch,
+         and a reward model's score and people's preference after more, and App. C.3.
 """
 
 from __future__ import annotations
@@ -42,17 +45,17 @@ from rein.models.ops import site_seed
 from rein.models.parallel import Replica
 from rein.models.passes import clip, passed
 from rein.models.residual_dropout import ResidualDropout
-from rein.models.reward import Reward, load_reward
-from rein.models.rollout import rollouts
 from rein.progress import Progress
 from rein.report.page import write_report
 from rein.run import RunFolder
-from rein.text.prompts import PromptFormat, decode_response, format_of, within
-from rein.train.demonstrations import Demonstration, Demonstrations, groups, pad_note, read
+from rein.text.prompts import format_of, within
+from rein.train.demonstrations import Demonstration, Demonstrations, Lesson, groups, of_text, pad_note, read
+from rein.train.pretraining_text import PretrainingText, fingerprint, pretraining_text
 from rein.train.processes import added, begin, launch_others, run_folder, turns
 from rein.train.sft_config import SFTConfig, known
+from rein.train.sft_heldout import Judge, answer, judge_of
 
-_SHOWN_SAMPLES = 8  # of an evaluation, in samples.jsonl
+_TEXT_WINDOWS = 64  # of held-out text, that are measured on
 
 
 @dataclass
@@ -65,18 +68,10 @@ class Position:
     best: float | None = None  # of what --select says
     data_sha256: str = ""  # of the demonstrations: others under the same name are another run
     parent: str = ""  # digest of the weights that it began from
+    text_sha256: str = ""  # of --ptx-data
+    learned_tokens: int = 0  # of demonstrations
+    text_windows: int = 0  # of pre-training text, learned so far
     losses: list[float] = field(default_factory=list)  # of the updates since the last row of metrics
-
-
-@dataclass(frozen=True)
-class Judge:
-    """What a model is asked at an evaluation, and what scores its answers."""
-
-    tokenizer: Tokenizer
-    format: PromptFormat
-    asked: tuple[Demonstration, ...]
-    max_new_tokens: int
-    reward: Reward | None
 
 
 def sft_command(config: SFTConfig) -> None:
@@ -92,6 +87,7 @@ def sft_command(config: SFTConfig) -> None:
       rein sft runs/gpt2 --data tldr.jsonl --query-tokens 512 --out runs/tldr
       rein sft runs/gpt --store labels.db --project written --format instruct --out runs/written
       rein sft runs/gpt --data tasks.jsonl --preset instructgpt2022 --reward runs/reward --samples 64 --out runs/sft
+      rein sft runs/gpt --data tasks.jsonl --preset instructgpt2022_rlhf_init --ptx-data data/pydocs --out runs/init
     """
     launch_others("rein sft", config)
     sft(config)
@@ -121,9 +117,13 @@ def sft(config: SFTConfig) -> Path:
         model.config.n_ctx,
     )
     data = read(config, format, tokenizer, n_ctx=model.config.n_ctx)
-    judge = _judge(config, format, tokenizer, data, model.config.n_ctx, device, precision)
+    judge = judge_of(config, format, tokenizer, data, model.config.n_ctx, device, precision)
+    text = None
+    if config.ptx_data is not None:
+        text = pretraining_text(config.ptx_data, tokenizer, model.config, length=config.ptx_tokens, seed=config.seed)
     begun = Position(
         data_sha256=data.sha256(), parent=Policies({"": config.checkpoint}).fingerprints()[""],
+        text_sha256="" if config.ptx_data is None else fingerprint(config.ptx_data),
     )  # fmt: skip
     total = known(config.epochs) * _per_epoch(config, data)
     with run_folder(config.out, config, world) as run, interruptible() as interrupted, lost_peers(config.out):
@@ -140,16 +140,17 @@ def sft(config: SFTConfig) -> Path:
             if run is not None:
                 run.truncate_after(position.opt_step)
         if run is not None:
-            _describe(config, world, model, data, judge, precision, position)
+            _describe(config, world, model, data, text, judge, precision, position)
+        text_heldout = () if text is None else of_text(text.heldout(_TEXT_WINDOWS).tolist())
         saved_at, logged, busy_s = time.monotonic(), position.tokens, 0.0
         with Progress(
             "supervised start", total=total, unit="updates", start=position.opt_step, quiet=run is None
         ) as bar:
             if position.opt_step == 0:
-                bar.say(_evaluate(run, config, replica, judge, data.heldout, position))
+                bar.say(_evaluate(run, config, replica, judge, data.heldout, text_heldout, position))
             while position.opt_step < total:
                 began = time.monotonic()
-                row = _update(config, replica, optimizer, data.train, position, total)
+                row = _update(config, replica, optimizer, data.train, text, position, total)
                 busy_s += time.monotonic() - began
                 position.wall_s += time.monotonic() - began
                 evaluates = _evaluates(config, position.opt_step, _per_epoch(config, data))
@@ -160,7 +161,7 @@ def sft(config: SFTConfig) -> Path:
                     logged, busy_s = position.tokens, 0.0
                 bar.advance(1, note=f"loss {row['loss']:.3f}")
                 if evaluates:
-                    bar.say(_evaluate(run, config, replica, judge, data.heldout, position))
+                    bar.say(_evaluate(run, config, replica, judge, data.heldout, text_heldout, position))
                 wishes = world.gather((bool(interrupted), time.monotonic() - saved_at > config.checkpoint_every_s))
                 stopping = any(one for one, _ in wishes)
                 if evaluates or stopping or wishes[0][1]:
@@ -193,6 +194,7 @@ def _update(
     replica: Replica,
     optimizer: torch.optim.Optimizer,
     train: Sequence[Demonstration],
+    text: PretrainingText | None,
     position: Position,
     total: int,
 ) -> dict[str, float]:
@@ -200,7 +202,11 @@ def _update(
     size = known(config.demonstrations_per_batch)
     epoch, place = divmod(position.opt_step, math.ceil(len(train) / size))
     order = np.random.default_rng([config.seed, epoch]).permutation(len(train))
-    batch = [train[number] for number in order[place * size : (place + 1) * size]]
+    batch: list[Lesson] = [train[number] for number in order[place * size : (place + 1) * size]]
+    learned_tokens, windows = position.learned_tokens + sum(each.n_learned for each in batch), 0
+    if text is not None:
+        windows = windows_due(learned_tokens, text.length, known(config.ptx_frac)) - position.text_windows
+        batch += of_text(text.whole(position.text_windows, windows).tolist())
     n_learned = sum(each.n_learned for each in batch)
     model, world = replica.model, replica.world
     model.train()
@@ -212,7 +218,7 @@ def _update(
         model.seed_dropout(site_seed(config.seed, position.opt_step, place))
         replica.sync(number == len(groups) - 1)
         part = loss_of(model, [batch[i] for i in group], replica.precision, pack=config.pack) / n_learned
-        (part if counts else 0 * part).backward()
+        (part if counts else 0 * part).backward()  # type: ignore[no-untyped-call]
         loss += part.detach() * counts
     loss = added(world, loss)
     norm = clip(world, replica, (), known(config.clip_norm)).item()
@@ -231,15 +237,24 @@ def _update(
         parameters["lr"] = rate
     replica.update(optimizer)
     position.opt_step += 1
+    position.learned_tokens = learned_tokens
+    position.text_windows += windows
     position.tokens += sum(len(each.completion) for each in batch)
     position.losses.append(loss_)
     return {"loss": loss_, "grad_norm": norm, "learning_rate": rate}
 
 
-def _grouped(
-    config: SFTConfig, some: Sequence[Demonstration], model: GPT
-) -> Callable[[Sequence[int]], list[list[int]]]:
-    """Makes groups of these demonstrations, for one forward pass each."""
+def windows_due(learned_tokens: int, length: int, frac: float) -> int:
+    """How many windows of text bring its share of all tokens that are learned nearest to `frac`.
+
+    Example  >>> windows_due(9_000, 500, 0.1), windows_due(9_000, 4_000, 0.1)
+             (2, 0)
+    """
+    return round(frac / (1 - frac) * learned_tokens / length)
+
+
+def _grouped(config: SFTConfig, some: Sequence[Lesson], model: GPT) -> Callable[[Sequence[int]], list[list[int]]]:
+    """Makes groups of these, for one forward pass each."""
 
     def grouped(which: Sequence[int]) -> list[list[int]]:
         parts = groups([some[n] for n in which], n_ctx=model.config.n_ctx, at_once=config.tokens_at_once,
@@ -249,8 +264,8 @@ def _grouped(
     return grouped
 
 
-def loss_of(model: GPT, some: Sequence[Demonstration], precision: str, *, pack: bool = False) -> Tensor:
-    """−Σ log π over all tokens of these demonstrations that are learned: a sum, in float32."""
+def loss_of(model: GPT, some: Sequence[Lesson], precision: str, *, pack: bool = False) -> Tensor:
+    """−Σ log π over all of their tokens that are learned: a sum, in float32."""
     device = ops.local(model.wte).device
     laid = rows.lay_out([each.completion for each in some], width=model.config.n_ctx if pack else None).to(device)
     learned_M = torch.tensor([one for each in some for one in each.learned], device=device)
@@ -262,27 +277,6 @@ def loss_of(model: GPT, some: Sequence[Demonstration], precision: str, *, pack: 
 # ------------------------------------------------------------------------------------------------ evaluation
 
 
-def _judge(
-    config: SFTConfig, format: PromptFormat, tokenizer: Tokenizer, data: Demonstrations, n_ctx: int,
-    device: torch.device, precision: str,
-) -> Judge:  # fmt: skip
-    known_length = format_of(format.name, response_tokens=config.response_tokens).response_tokens
-    length = min(config.sample_tokens, known_length or config.sample_tokens, n_ctx - 1)
-    reward = None
-    if config.reward:
-        reward = load_reward(config.reward, tokenizer, device=device, precision=precision,
-                             tokens_at_once=config.tokens_at_once, format=format)  # fmt: skip
-        n_ctx = min(n_ctx, reward.n_ctx or n_ctx)
-    fit = [each for each in data.heldout if len(each.asked) + length <= n_ctx]
-    order = np.random.default_rng([config.seed, 1]).permutation(len(fit))[: config.samples]
-    if reward is not None and not len(order):
-        raise UserError(
-            f"No held-out query leaves room for a sample of {length} tokens in a context of {n_ctx}.",
-            "Lower --sample-tokens or --query-tokens.",
-        )
-    return Judge(tokenizer, format, tuple(fit[place] for place in order), length, reward)
-
-
 @torch.no_grad()
 def _evaluate(
     run: RunFolder | None,
@@ -290,19 +284,27 @@ def _evaluate(
     replica: Replica,
     judge: Judge,
     heldout: Sequence[Demonstration],
+    text_heldout: Sequence[Lesson],
     position: Position,
 ) -> str:
     """Measures the model, keeps some of its answers, and keeps it where it is the best so far."""
-    model, world = replica.model, replica.world
-    model.eval()
-    total = torch.zeros((), dtype=torch.float64)
-    for group, counts in turns(range(len(heldout)), _grouped(config, heldout, model), world):
-        part = loss_of(model, [heldout[place] for place in group], replica.precision, pack=config.pack)
-        total += part.double().cpu() * counts
-    loss = added(world, total).item() / sum(each.n_learned for each in heldout)
+    replica.model.eval()
+    losses = {"heldout_loss": _mean_loss(config, replica, heldout)}
+    if text_heldout:
+        losses["heldout_text_loss"] = _mean_loss(config, replica, text_heldout)
+    world = replica.world
     with replica.gathered(here=world.is_first) as whole:
-        said, position.best = world.at_first(lambda: _measure(run, config, whole, judge, loss, position, replica))
+        said, position.best = world.at_first(lambda: _measure(run, config, whole, judge, losses, position, replica))
     return said
+
+
+def _mean_loss(config: SFTConfig, replica: Replica, some: Sequence[Lesson]) -> float:
+    """The mean over the tokens that are to be learned, by all processes together."""
+    total = torch.zeros((), dtype=torch.float64)
+    for group, counts in turns(range(len(some)), _grouped(config, some, replica.model), replica.world):
+        part = loss_of(replica.model, [some[place] for place in group], replica.precision, pack=config.pack)
+        total += part.double().cpu() * counts
+    return added(replica.world, total).item() / sum(each.n_learned for each in some)
 
 
 def _measure(
@@ -310,13 +312,13 @@ def _measure(
     config: SFTConfig,
     model: GPT,
     judge: Judge,
-    loss: float,
+    losses: dict[str, float],
     position: Position,
     replica: Replica,
 ) -> tuple[str, float | None]:
     """What only the first process does of an evaluation. Returns what to show, and the best so far."""
     assert run is not None, "the first process has the run folder"
-    scores = {"heldout_loss": loss} | _answer(run, config, model, judge, position, replica.precision)
+    scores = losses | answer(run, config, model, judge, opt_step=position.opt_step, precision=replica.precision)
     run.log(opt_step=position.opt_step, tokens=position.tokens, wall_s=round(position.wall_s, 3), **scores)
     said = f"after update {position.opt_step:,}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
     goodness = scores["heldout_reward"] if config.select == "reward" else -scores["heldout_loss"]
@@ -327,34 +329,6 @@ def _measure(
         checkpoint.save(run.path / checkpoint.BEST, lambda part: save_model(part, model, judge.tokenizer), about)
     write_report(run.path)
     return said + ", the best so far" * best, position.best
-
-
-def _answer(
-    run: RunFolder, config: SFTConfig, model: GPT, judge: Judge, position: Position, precision: str
-) -> dict[str, float]:
-    """Writes what the model answers to some queries, and returns what is to be said of it, with its mean score.
-
-    Every evaluation draws with the same random numbers, so that what differs is the model.
-    """
-    if not judge.asked:
-        return {}
-    written = rollouts(
-        model, [each.asked for each in judge.asked], max_new_tokens=judge.max_new_tokens, precision=precision,
-        temperature=config.temperature, seed=config.seed, eot_id=judge.tokenizer.eot_id,
-    ).completions  # fmt: skip
-    texts = [decode_response(one.response, judge.tokenizer, judge.format) for one in written]
-    found = {
-        "heldout_response_tokens": statistics.fmean(len(one.response) for one in written),
-        "heldout_no_eot_frac": statistics.fmean(one.response[-1] != judge.tokenizer.eot_id for one in written),
-    }
-    scores: list[float] = []
-    if judge.reward is not None:
-        scores = judge.reward.scores(written, [each.query.fields for each in judge.asked], texts).tolist()
-        found["heldout_reward"] = statistics.fmean(scores)
-    for number, (each, text) in enumerate(zip(judge.asked[:_SHOWN_SAMPLES], texts, strict=False)):
-        more = {"reference": each.query.reference, **({"score": scores[number]} if scores else {})}
-        run.sample(opt_step=position.opt_step, prompt=each.query.text, text=text, **more)
-    return found
 
 
 # ------------------------------------------------------------------------------------------------- the run
@@ -373,6 +347,7 @@ def _start(run: RunFolder | None, config: SFTConfig, replica: Replica, begun: Po
     for what, now, then in (
         ("The demonstrations have", begun.data_sha256, position.data_sha256),
         (f"The model {config.checkpoint} has", begun.parent, position.parent),
+        (f"The text of {config.ptx_data} has", begun.text_sha256, position.text_sha256),
     ):
         if now != then:
             raise UserError(f"{what} changed since {config.out} began.", "Restore it, or choose another --out.")
@@ -431,8 +406,9 @@ def _log(run: RunFolder, position: Position, row: dict[str, float], rate: float)
 
 
 def _describe(
-    config: SFTConfig, world: World, model: GPT, data: Demonstrations, judge: Judge, precision: str, position: Position
-) -> None:
+    config: SFTConfig, world: World, model: GPT, data: Demonstrations, text: PretrainingText | None, judge: Judge,
+    precision: str, position: Position,
+) -> None:  # fmt: skip
     shape, differs, pad = model.config, config.differs(), pad_note(config.checkpoint)
     lines = [
         f"model      {config.checkpoint}: {shape.n_layer} layers, {shape.n_embd} wide, context {shape.n_ctx}",
@@ -441,6 +417,14 @@ def _describe(
         f"format     {judge.format.name}: queries of up to {judge.format.query_tokens:,} tokens, responses of "
         f"{judge.format.response_tokens:,}",
         *(f"data       {note}" for note in data.notes),
+        *(
+            []
+            if text is None
+            else [
+                f"text       {config.ptx_data}: windows of {text.length} tokens, "
+                f"{known(config.ptx_frac):.0%} of the tokens that are learned"
+            ]
+        ),
         f"machine    {world.device}, {precision}, {torch.get_num_threads()} threads, {world.layout}",
         f"run        {config.out}, seed {config.seed}"
         + f", from update {position.opt_step:,}" * bool(position.opt_step),

@@ -16,9 +16,9 @@ from rein.train.rlhf_presets import SFT
 
 T = TypeVar("T")
 _ABOVE_0 = ("learning_rate", "demonstrations_per_batch", "epochs", "tokens_at_once", "log_every_updates",
-            "sample_tokens", "keep_checkpoints", "checkpoint_every_s")  # fmt: skip
+            "sample_tokens", "keep_checkpoints", "checkpoint_every_s", "ptx_tokens")  # fmt: skip
 _NOT_BELOW_0 = ("evaluate_every_updates", "samples", "weight_decay", "clip_norm", "temperature", "adam_eps")
-_SHARES = ("heldout_frac", "warmup_frac", "final_frac", "residual_dropout", "adam_b1", "adam_b2")
+_SHARES = ("heldout_frac", "warmup_frac", "final_frac", "residual_dropout", "adam_b1", "adam_b2", "ptx_frac")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,15 @@ class SFTConfig:
     adam_eps: float | None = setting(None, "added to the root of the mean square", group="optimisation")
     weight_decay: float | None = setting(None, "on matrices and embeddings", group="optimisation")
     clip_norm: float | None = setting(None, "largest norm of the gradient; 0: never clip", group="optimisation")
+    ptx_data: Path | None = setting(
+        None, "corpus folder whose text is mixed in; without it, none is", group="optimisation"
+    )
+    ptx_frac: float | None = setting(
+        None, "its share of all tokens that are learned", paper="0.1 at the start of InstructGPT's PPO",
+        group="optimisation")  # fmt: skip
+    ptx_tokens: int | None = setting(
+        None, "of a window of it; the model's context if not given", unit="tokens", group="optimisation"
+    )
     seed: int = setting(0, "of the order, dropout, what is held out, and the samples", group="optimisation")
 
     select: Literal["loss", "reward"] | None = setting(
@@ -114,6 +123,16 @@ class SFTConfig:
                     raise UserError(f"{flag_of(name)} is {value}, but it must be {words}.", "Correct it.")
         if self.residual_dropout == 1:
             raise UserError("--residual-dropout is 1, which drops everything.", "Use 0.2.")
+        if self.ptx_frac == 1:
+            raise UserError("--ptx-frac is 1, which leaves no demonstrations.", "Use 0.1.")
+        frac = self.of("ptx_frac")
+        if frac and self.ptx_data is None:
+            raise UserError(
+                f"There is no text to mix in, and --ptx-frac is {frac} ({self.preset}).",
+                "Give --ptx-data CORPUS, or --ptx-frac 0.",
+            )
+        if not frac and self.ptx_data is not None:
+            raise UserError(f"--ptx-data is given, but --ptx-frac is 0 ({self.preset}).", "Give --ptx-frac 0.1.")
         if not self.data and not self.store:
             raise UserError("There is nothing to learn from.", "Give --data FILE, or --store and --project.")
         if bool(self.store) != bool(self.project):
