@@ -17,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # looking.py, which the tests import
 
+PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # the first is the fastest
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -32,7 +33,7 @@ ARGUMENTS = [
 def chromium():
     """A headless Chromium with a fresh profile, through playwright."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
         pytest.skip("no Chromium on this machine: install the package `chromium`")
     with sync_api.sync_playwright() as playwright:
