@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 import asyncio
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +10,17 @@ import pytest
 # One thread a process, set before torch is imported: pytest-xdist fills the cores with processes, and the
 # numbers of a test do not depend on how many cores there are. Programs that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_sessionstart():
+    """What is imported and collected stays: nobody need look through it for garbage, again and again."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
+
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
