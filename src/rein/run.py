@@ -40,6 +40,9 @@ class Metric:
     formula: str
 
 
+STOPPED = "stopped.json"  # why the last start was stopped
+
+
 METRICS = (
     Metric("opt_step", "updates", "optimizer updates made when the row was written"),
     Metric("tokens", "tokens", "training tokens seen so far: Σ over updates of sequences · n_ctx"),
@@ -150,6 +153,7 @@ class RunFolder:
         """
         self.path = path
         self._lock = lock_folder(path)
+        self._wrote = False
         try:
             self._open(settings)
         except BaseException:
@@ -203,6 +207,7 @@ class RunFolder:
         path = self.path / "env.json"
         starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         starts.append(environment())
+        self._starts = len(starts)
         write_atomically(path, json.dumps(starts, indent=2) + "\n")
 
     def truncate_after(self, opt_step: int) -> None:
@@ -221,11 +226,21 @@ class RunFolder:
         assert "opt_step" in values, f"a row of metrics without its opt_step: {values}"
         with writing(self.path / "metrics.jsonl"):
             _write_all(self._metrics, _line(values))
+        self._wrote = True
 
     def sample(self, *, opt_step: int, prompt: str, text: str, **more: Any) -> None:
         """Appends one sample of the model's writing to samples.jsonl; `more` is what is known of it."""
         with writing(self.path / "samples.jsonl"), self._append_to("samples.jsonl") as file:
             _write_all(file, _line({"opt_step": opt_step, "prompt": prompt, "text": text, **more}))
+
+    def note_stop(self, why: str) -> None:
+        """Writes down why this start of the run was stopped; the next start makes it void."""
+        write_atomically(self.path / STOPPED, json.dumps({"why": why, "starts": self._starts}) + "\n")
+
+    def note_error(self, error: BaseException | None) -> None:
+        """Does so for an error that a user can do something about, unless a run is only being looked at again."""
+        if isinstance(error, UserError) and (self._wrote or not self.resumed):
+            self.note_stop(error.problem)
 
     def close(self) -> None:
         """Closes the files and gives the lock back."""
@@ -235,7 +250,8 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self.note_error(error)
         self.close()
 
 

@@ -15,7 +15,6 @@ from looking import FITS, theme_of
 from rein.loop.stages import Stage
 from rein.loop.stages import run as run_stage
 from rein.loop.timeline import write_timeline
-from rein.report.runs import note_stop
 from rein.web.app import bind, make_server
 from rein.web.runs import Shelf, application
 
@@ -28,7 +27,8 @@ def folder(tmp_path, make_run) -> Path:
     runs = tmp_path / "runs"
     for name, end in (("first", 3.0), ("sweep/a", 2.5), ("sweep/b", 2.8), (HOSTILE, 3.3)):
         make_run(runs / name, end=end)
-    note_stop(runs / "sweep" / "b", 300, "The loss is 9.000 nats/token at update 300.")
+    stopped = {"why": "The loss is 9.000 nats/token at update 300.", "starts": 1}
+    (runs / "sweep" / "b" / "stopped.json").write_text(json.dumps(stopped))
     started = [{"started": "2026-11-20T10:00:00+0000"}]
     (runs / "sweep" / "a" / "env.json").write_text(json.dumps(started))  # the oldest
     (runs / "bad").mkdir()

@@ -26,7 +26,6 @@ from rein.report.runs import (
     chosen,
     find_runs,
     list_runs,
-    note_stop,
     sorted_by,
 )
 from rein.run import RunFolder
@@ -117,12 +116,36 @@ def test_a_run_that_plans_no_tokens_has_ended(tmp_path):
 
 def test_a_run_that_was_stopped_says_why_until_the_next_start(tmp_path):
     path = make(tmp_path, updates=50)
-    note_stop(path, 50, "The loss is 9.\n  It was 3.")
+    with RunFolder(path, Settings()) as run:
+        run.note_stop("The loss is 9.\n  It was 3.")
     run = seen(path)
     assert (run.state, run.why) == ("stopped", "The loss is 9. It was 3.")
     assert "stopped: The loss is 9. It was 3." in as_text([run])
     RunFolder(path, Settings()).close()
     assert (seen(path).state, seen(path).why) == ("interrupted", "")
+
+
+def ended_by(error: BaseException, path: Path) -> None:
+    with RunFolder(path, Settings()) as run:
+        log(run, 1, 50)
+        raise error
+
+
+def test_an_error_that_ends_a_run_is_why_it_was_stopped(tmp_path):
+    with pytest.raises(UserError):
+        ended_by(UserError("The loss is no number.", "Lower the rate."), tmp_path)
+    assert (seen(tmp_path).state, seen(tmp_path).why) == ("stopped", "The loss is no number.")
+    with pytest.raises(KeyboardInterrupt):
+        ended_by(KeyboardInterrupt(), tmp_path)
+    assert (seen(tmp_path).state, seen(tmp_path).why) == ("interrupted", "")
+
+
+def test_a_run_that_was_only_looked_at_again_is_as_it_was(tmp_path):
+    for updates, state in ((100, "done"), (50, "interrupted")):
+        path = make(tmp_path / state, updates=updates)
+        with pytest.raises(UserError), RunFolder(path, Settings()):
+            raise UserError("What --policy names has changed.", "Restore it.")
+        assert seen(path).state == state
 
 
 def test_a_model_has_the_size_of_its_checkpoint(tmp_path):
@@ -228,7 +251,8 @@ def test_a_folder_that_may_not_be_read_is_a_line(tmp_path, monkeypatch):
 
 def test_hostile_names_do_not_reach_the_terminal(tmp_path, capsys):
     path = make(tmp_path / HOSTILE, preset=HOSTILE, train_tokens=10**30)
-    note_stop(path, 1, HOSTILE)
+    with RunFolder(path, Settings(preset=HOSTILE, train_tokens=10**30)) as run:
+        run.note_stop(HOSTILE)
     list_runs(RunsConfig((tmp_path,)))
     out = capsys.readouterr().out
     assert "\x1b" not in out

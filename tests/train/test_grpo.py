@@ -19,6 +19,7 @@ from rein.errors import UserError
 from rein.evals.best_of_n_command import BestOfNConfig, best_of_n
 from rein.models.huggingface import load_model
 from rein.models.rows import Completion
+from rein.report.runs import RunReader
 from rein.run import read_rows
 from rein.train import grpo as module
 from rein.train.between import Position
@@ -267,6 +268,7 @@ def test_a_guard_that_stops_a_run_says_so_and_it_stays_stopped(start, file, tmp_
     said = capsys.readouterr().err
     assert "guard      stop, by KL up to 3 nats, every 32 episodes" in said
     assert "Stopped by the guard after 128 episodes." in said
+    assert RunReader(config.out).summary().why.startswith("Stopped by the guard after 128 episodes.")
     grpo(config)
     assert "Stopped by the guard after 128 episodes." in capsys.readouterr().err
 

@@ -25,6 +25,7 @@ from rein.config import command_line, flag_of, from_json, replace
 from rein.errors import UserError
 from rein.models.huggingface import load_model
 from rein.models.scalar import Scalar, load_scalar
+from rein.report.runs import RunReader
 from rein.run import read_rows
 from rein.text.build import BuildConfig, build
 from rein.text.shards import Shards
@@ -313,10 +314,14 @@ def test_the_guard_stops_past_the_peak_and_the_same_command_stays_stopped(place,
     ppo(config)
     position = checkpoint.read_about(checkpoint.latest(config.out))["position"]
     assert 40 < position["episodes"] < 160
-    said = capsys.readouterr().err
-    assert "Stopped by the guard" in said
+    said = capsys.readouterr()
+    assert "Stopped by the guard" in said.err
+    assert said.out == f"policy     {config.out / 'best'}\n"
     assert checkpoint.read_about(config.out / "best")["position"]["episodes"] in (16, 24)  # the peak is at d = e
-    ppo(config)
+    for _ in range(2):
+        listed = RunReader(config.out).summary()
+        assert (listed.state, listed.why.split(" after")[0]) == ("stopped", "Stopped by the guard")
+        ppo(config)
     assert checkpoint.read_about(checkpoint.latest(config.out))["position"]["episodes"] == position["episodes"]
 
 

@@ -27,9 +27,8 @@ from rein.progress import duration
 from rein.report.figures import UNITS
 from rein.report.legible import count, fixed, number, one_line, short, table
 from rein.report.page import model_of
-from rein.run import write_atomically
+from rein.run import STOPPED
 
-STOPPED = "stopped.json"  # why the guard stopped a run
 CURVE_POINTS = 120  # of the training loss, in a summary
 
 State = Literal["running", "done", "interrupted", "stopped", "ended", "damaged"]
@@ -98,12 +97,6 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
             if "metrics.jsonl" in files or ("config.json" in files and Path(path, "checkpoints").is_dir()):
                 found.setdefault(Path(path).resolve(), Path(path))
     return sorted(found.values())
-
-
-def note_stop(run: Path, opt_step: int, why: str) -> None:
-    """Writes down that this start of `run` was stopped at `opt_step`, and why; the next start makes it void."""
-    note = {"opt_step": opt_step, "why": why, "starts": len(_read(run / "env.json", list))}
-    write_atomically(run / STOPPED, json.dumps(note) + "\n")
 
 
 class RunReader:
@@ -267,7 +260,7 @@ def list_runs(config: RunsConfig) -> None:
     """Lists the runs below folders: what each trains, how far it is, how good it is.
 
     The states: running (a process writes there), done, interrupted (the same command goes on with it), stopped (by
-    the guard of the loss, with why), ended (of runs that plan no number of tokens), damaged.
+    a guard or by an error, with why), ended (of runs that plan no number of tokens), damaged.
     See also: rein runs compare, rein runs watch, rein runs mirror.
 
     Examples

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rein import checkpoint
 from rein.errors import UserError, speaks
 from rein.models.machine import peak_rss_bytes
 from rein.run import RunFolder
@@ -166,6 +167,13 @@ def left_over(episodes: int, *, whole: int, batches: int) -> str:
         return ""
     done = f"{whole:,} are done, in {batches:,} batches"
     return f"note       --episodes {episodes:,} does not come out in whole batches: {done}\n"
+
+
+def conclude(run: RunFolder, stopped: str) -> None:
+    """Says where the policy of a run is that has ended, and notes in its folder where a guard has `stopped` it."""
+    if stopped:
+        run.note_stop(stopped)
+    print(f"policy     {checkpoint.chosen(run.path)}")
 
 
 def drift_alarm(drift: float, precision: str) -> str:

@@ -43,6 +43,7 @@ from rein.train.between import (
     batch_numbers,
     check_alike,
     check_finite,
+    conclude,
     drift_alarm,
     evaluate,
     left_over,
@@ -105,6 +106,7 @@ def grpo(config: GRPOConfig) -> Path:
             print(heldout.stopped, file=sys.stderr)
         else:
             _train(config, run, parts, heldout, position, interrupted)
+        conclude(run, heldout.stopped)
     return config.out
 
 

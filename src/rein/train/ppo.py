@@ -44,6 +44,7 @@ from rein.train.between import (
     batch_numbers,
     check_alike,
     check_finite,
+    conclude,
     drift_alarm,
     evaluate,
     left_over,
@@ -117,6 +118,8 @@ def ppo(config: PPOConfig) -> Path:
             _train(config, run, parts, heldout, position, interrupted)
         elif run is not None:
             print(heldout.stopped, file=sys.stderr)
+        if run is not None:
+            conclude(run, heldout.stopped)
     stop()
     return config.out
 

@@ -37,7 +37,6 @@ from rein.models.parallel import Fill, Replica
 from rein.models.parallel import check as check_layout
 from rein.models.presets import preset
 from rein.progress import Progress
-from rein.report.runs import note_stop
 from rein.run import RunFolder
 from rein.text.mixture import order_of
 from rein.text.order import MixtureOrder
@@ -157,7 +156,7 @@ def _train(
             wishes = bool(interrupted), began - saved_at > config.checkpoint_every_s
             row = _update(config, replica, optimizer, reader, position, watch, wishes)
             if row.pop("stop"):
-                raise _stopped(run, config, position, watch)
+                raise watch.guard.error(_saved_steps(config))
             took_s = time.monotonic() - began
             clock.busy_s, position.wall_s = clock.busy_s + took_s, position.wall_s + took_s
             done, stopping, due = position.tokens >= total, row.pop("interrupted") > 0, row.pop("due") > 0
@@ -355,14 +354,6 @@ def _save(
             checkpoint.prune(folder, config.keep_checkpoints, spare=good)
 
     writer.start(work)
-
-
-def _stopped(run: RunFolder | None, config: PretrainConfig, position: Position, watch: Watch) -> UserError:
-    """What the guard says, noted in the run folder."""
-    error = watch.guard.error(_saved_steps(config))
-    if run is not None:
-        note_stop(run.path, position.opt_step, error.problem)
-    return error
 
 
 def _saved_steps(config: PretrainConfig) -> list[int]:

@@ -83,6 +83,10 @@ def run_folder(out: Path, config: Any, world: World) -> Iterator[RunFolder | Non
     world.at_first(open_it)
     try:
         yield opened[0] if opened else None
+    except UserError as error:
+        for run in opened:
+            run.note_error(error)
+        raise
     finally:
         for run in opened:
             run.close()
