@@ -25,15 +25,20 @@ def pytest_collection_finish():
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.fixture(autouse=True)
-def no_loop_of_a_browser(request):
-    """Playwright, once it is started in a process, leaves its event loop marked as running; others need their own."""
-    loop = None if "browser" in request.path.relative_to(request.config.rootpath).parts else asyncio._get_running_loop()
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Playwright, once it is started in a process, leaves its event loop marked as running; others need their own.
+
+    Around the fixtures too: those of a module are made before any of a test.
+    """
+    loop = None if "browser" in item.path.relative_to(item.config.rootpath).parts else asyncio._get_running_loop()
     if loop is not None:
         asyncio._set_running_loop(None)
-    yield
-    if loop is not None:
-        asyncio._set_running_loop(loop)
+    try:
+        return (yield)
+    finally:
+        if loop is not None:
+            asyncio._set_running_loop(loop)
 
 
 @pytest.fixture(scope="session")
