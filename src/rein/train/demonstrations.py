@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rein import checkpoint
 from rein.bpe.tokenizer import Tokenizer
 from rein.errors import UserError
@@ -65,13 +67,17 @@ class Demonstration(Lesson):
     query: Query
 
 
-def of_text(windows: Sequence[Sequence[int]]) -> list[Lesson]:
-    """Windows of text, each a list of token ids, as lessons: all tokens but a window's first are learned.
+def of_text(windows_BT: Tensor) -> list[Lesson]:
+    """Windows of text as lessons: all tokens but a window's first are learned.
 
-    Example  >>> of_text([[5, 6, 7]])
+    Shapes   windows_BT (B, T + 1) token ids, as in pretraining_text.py. The last one of each is left out: a lesson is
+             read to its end, and no more than T tokens fit a model.
+    Example  >>> from torch import tensor
+             >>> of_text(tensor([[5, 6, 7, 8]]))
              [Lesson(completion=Completion(query=(5,), response=(6, 7)), learned=(True, True))]
     """
-    return [Lesson(Completion((first,), tuple(rest)), (True,) * len(rest)) for first, *rest in windows]
+    rows = ((int(first), tuple(rest)) for first, *rest in windows_BT[:, :-1].tolist())
+    return [Lesson(Completion((first,), rest), (True,) * len(rest)) for first, rest in rows]
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def sft(config: SFTConfig) -> Path:
                 run.truncate_after(position.opt_step)
         if run is not None:
             _describe(config, world, model, data, text, judge, precision, position)
-        text_heldout = () if text is None else of_text(text.heldout(_TEXT_WINDOWS).tolist())
+        text_heldout = () if text is None else of_text(text.heldout(_TEXT_WINDOWS))
         saved_at, logged, busy_s = time.monotonic(), position.tokens, 0.0
         with Progress(
             "supervised start", total=total, unit="updates", start=position.opt_step, quiet=run is None
@@ -205,8 +205,8 @@ def _update(
     batch: list[Lesson] = [train[number] for number in order[place * size : (place + 1) * size]]
     learned_tokens, windows = position.learned_tokens + sum(each.n_learned for each in batch), 0
     if text is not None:
-        windows = windows_due(learned_tokens, text.length, known(config.ptx_frac)) - position.text_windows
-        batch += of_text(text.whole(position.text_windows, windows).tolist())
+        windows = windows_due(learned_tokens, text.length - 1, known(config.ptx_frac)) - position.text_windows
+        batch += of_text(text.whole(position.text_windows, windows))
     n_learned = sum(each.n_learned for each in batch)
     model, world = replica.model, replica.world
     model.train()
@@ -244,13 +244,15 @@ def _update(
     return {"loss": loss_, "grad_norm": norm, "learning_rate": rate}
 
 
-def windows_due(learned_tokens: int, length: int, frac: float) -> int:
+def windows_due(learned_tokens: int, of_each: int, frac: float) -> int:
     """How many windows of text bring its share of all tokens that are learned nearest to `frac`.
+
+    `learned_tokens` are those of demonstrations, `of_each` those of a window.
 
     Example  >>> windows_due(9_000, 500, 0.1), windows_due(9_000, 4_000, 0.1)
              (2, 0)
     """
-    return round(frac / (1 - frac) * learned_tokens / length)
+    return round(frac / (1 - frac) * learned_tokens / of_each)
 
 
 def _grouped(config: SFTConfig, some: Sequence[Lesson], model: GPT) -> Callable[[Sequence[int]], list[list[int]]]:
