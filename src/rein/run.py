@@ -22,6 +22,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -41,7 +42,6 @@ class Metric:
 
 
 STOPPED = "stopped.json"  # why the last start was stopped
-
 
 METRICS = (
     Metric("opt_step", "updates", "optimizer updates made when the row was written"),
@@ -240,7 +240,8 @@ class RunFolder:
     def note_error(self, error: BaseException | None) -> None:
         """Does so for an error that a user can do something about, unless a run is only being looked at again."""
         if isinstance(error, UserError) and (self._wrote or not self.resumed):
-            self.note_stop(error.problem)
+            with suppress(UserError):  # the disk may be what is full
+                self.note_stop(error.problem)
 
     def close(self) -> None:
         """Closes the files and gives the lock back."""

@@ -57,7 +57,7 @@ def run(place, name, ptx_data=None, **changes):
     return {"written": json.loads(json.dumps(written)), "rows": rows}
 
 
-def run_sft(place, name, **changes):
+def run_sft(place, name, ptx_data=None, **changes):
     """The numbers of every row of a supervised start, and its samples."""
     torch.set_num_threads(1)
     sft, sft.stop, stop = sft_module, lambda: None, sft_module.stop
@@ -65,12 +65,13 @@ def run_sft(place, name, **changes):
         "checkpoint": Path(place) / "sft", "data": (Path(place) / "prompts.jsonl",), "out": Path(place) / "runs" / name,
         "format": "plain", "epochs": 2, "demonstrations_per_batch": 7, "learning_rate": 3e-3, "precision": "fp32",
         "log_every_updates": 1, "samples": 3, "sample_tokens": 5, "residual_dropout": 0.0, "clip_norm": 1.0,
+        "ptx_data": ptx_data and Path(ptx_data),
     }  # fmt: skip
     try:
         out = sft.sft(SFTConfig(**plain | changes))
     finally:
         sft.stop = stop
-    names = ("train_loss", "grad_norm", "heldout_loss", "learning_rate", "tokens")
+    names = ("train_loss", "grad_norm", "heldout_loss", "heldout_text_loss", "learning_rate", "tokens")
     rows = [{key: row[key] for key in names if key in row} for row in read_rows(out / "metrics.jsonl")]
     return {"written": [row["text"] for row in read_rows(out / "samples.jsonl")], "rows": rows}
 

@@ -65,7 +65,8 @@ def kinds(place):
         "averaged": {"preset": "instructgpt2022", "ema_decay": 0.9, "clip_norm": 0.5, "ptx_per_episode": 1.0,
                      "ptx_data": str(place / "corpus"), "ptx_tokens": 16, **uneven},
         "supervised": {"loop": "sft"},
-        "packed": {"loop": "sft", "pack": True, "tokens_at_once": 80},
+        "packed": {"loop": "sft", "pack": True, "tokens_at_once": 80, "ptx_data": str(place / "corpus"),
+                   "ptx_frac": 0.3, "ptx_tokens": 16},
         "reward": {"loop": "reward", "tokens_at_once": 120},
     }  # fmt: skip
 
