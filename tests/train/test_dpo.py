@@ -355,3 +355,15 @@ def test_judgements_that_are_all_ties_are_named(start, tmp_path):
 def test_a_loss_that_is_no_number_changes_nothing(start, data, tmp_path):
     with pytest.raises(UserError, match="gradient norm"):
         dpo(settings(start, data["pairs"], tmp_path / "run", learning_rate=1e12, clip_norm=0.0, warmup_updates=0))
+
+
+def test_texts_that_are_too_long_are_left_out_or_cut(start, data, tmp_path, capsys):
+    long = [{**row, "prompt": "long ago " * 60 + row["prompt"]} for row in read_rows(data["pairs"])]
+    path = write(tmp_path / "long.jsonl", long)
+    with pytest.raises(UserError, match=r"can be learned from .*too long") as refused:
+        dpo(settings(start, path, tmp_path / "dropped"))
+    assert "--too-long cut" in str(refused.value.fix)
+    dpo(settings(start, path, tmp_path / "cut", too_long="cut", epochs=1))
+    assert "too long" not in capsys.readouterr().err
+    rows = [row for row in read_rows(tmp_path / "cut" / "metrics.jsonl") if "dpo_loss" in row]
+    assert rows[0]["dpo_loss"] == pytest.approx(math.log(2), abs=1e-6)

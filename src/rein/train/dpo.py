@@ -81,7 +81,8 @@ def dpo(config: DPOConfig) -> Path:
     policy.to(device).eval()  # dropout off
     format = format_of(config.format, query_tokens=config.query_tokens, response_tokens=config.response_tokens)
     taught = taught_format(config.policy)
-    encoder = Encoder(within(format, policy.config.n_ctx, taught=taught), tokenizer, policy.config.n_ctx)
+    n_ctx = policy.config.n_ctx
+    encoder = Encoder(within(format, n_ctx, taught=taught), tokenizer, n_ctx, config.too_long)
     note_format(config.policy, format)
     parts, notes = _data(config, encoder)
     inputs = {
@@ -253,7 +254,7 @@ def _data(config: DPOConfig, encoder: Encoder) -> tuple[dict[str, list[Group]], 
             reasons = "; ".join(f"{why}: {count:,}" for why, count in encoder.left_out.items()) or "all are ties"
             raise UserError(
                 f"None of the {len(some):,} {name} judgements can be learned from ({reasons}).",
-                "Give others, another --format, or other --query-tokens and --response-tokens.",
+                "Give others, another --format, other --query-tokens and --response-tokens, or --too-long cut.",
             )
     notes.append(f"{', '.join(f'{name} {len(some):,}' for name, some in parts.items())} ({how})")
     notes += [f"left out: {why}: {count:,}" for why, count in encoder.left_out.items()]

@@ -41,6 +41,9 @@ class DPOConfig:
     response_tokens: int | None = setting(
         None, "longest response, its end of text included, in place of the format's", unit="tokens"
     )
+    too_long: Literal["drop", "cut"] = setting(
+        "drop", "leave a judgement out; or cut a response at --response-tokens, a query's beginning for the context"
+    )
     heldout_frac: float = setting(0.1, "of the prompts, where no split says which: half to select, half to test")
 
     loss: Literal["dpo", "ipo"] = setting("dpo", "of a comparison: Rafailov's, or Azar's without a model of choice")
