@@ -288,6 +288,8 @@ def test_text_that_has_changed_is_named(reader, data, small_corpus, tmp_path):
 def test_text_of_another_tokenizer_is_named(pretrained, reader, data, small_corpus, tmp_path):
     with pytest.raises(UserError, match=r"--ptx-data .* has another tokenizer than the model"):
         sft(settings(pretrained, data, tmp_path / "run", ptx_data=small_corpus, ptx_frac=0.1))
+    with pytest.raises(UserError, match=r"The corpus .*nowhere does not exist"):
+        sft(settings(reader, data, tmp_path / "run", ptx_data=tmp_path / "nowhere", ptx_frac=0.1))
     with pytest.raises(UserError, match="--ptx-tokens is 99, but the model has n_ctx=64"):
         sft(settings(reader, data, tmp_path / "run", ptx_data=small_corpus, ptx_frac=0.1, ptx_tokens=99))
     assert not (tmp_path / "run").exists()

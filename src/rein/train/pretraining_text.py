@@ -67,12 +67,13 @@ def pretraining_text(
     length = length or shape.n_ctx
     if length > shape.n_ctx:
         raise UserError(f"--ptx-tokens is {length}, but the model has n_ctx={shape.n_ctx}.", "Lower --ptx-tokens.")
+    manifest = read_manifest(corpus)
     if load_tokenizer(corpus).sha256() != tokenizer.sha256():
         raise UserError(
             f"--ptx-data {corpus} has another tokenizer than the model.",
             "Build it with `rein text build --tokenizer` and the model's tokenizer.json.",
         )
-    return PretrainingText(Shards(corpus, "train"), order_of(read_manifest(corpus), length, seed), length)
+    return PretrainingText(Shards(corpus, "train"), order_of(manifest, length, seed), length)
 
 
 def fingerprint(corpus: Path) -> str:
