@@ -237,12 +237,6 @@ class RunFolder:
         """Writes down why this start of the run was stopped; the next start makes it void."""
         write_atomically(self.path / STOPPED, json.dumps({"why": why, "starts": self._starts}) + "\n")
 
-    def note_error(self, error: BaseException | None) -> None:
-        """Does so for an error that a user can do something about, unless a run is only being looked at again."""
-        if isinstance(error, UserError) and (self._wrote or not self.resumed):
-            with suppress(UserError):  # the disk may be what is full
-                self.note_stop(error.problem)
-
     def close(self) -> None:
         """Closes the files and gives the lock back."""
         self._metrics.close()
@@ -252,7 +246,10 @@ class RunFolder:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self.note_error(error)
+        # Not where a run is only being looked at again.
+        if isinstance(error, UserError) and (self._wrote or not self.resumed):
+            with suppress(UserError):  # the disk may be what is full
+                self.note_stop(error.problem)
         self.close()
 
 

@@ -30,7 +30,7 @@ def first_by_hand(conn, project_id, person_id, *, seeded):
     return min(rows, key=key).id if rows else None
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("windows", [(1, 2, 3), queue._WINDOWS])
 def test_a_claim_with_cursors_gives_what_it_would_give_without(store, monkeypatch, seed, windows):
     monkeypatch.setattr(queue, "_WINDOWS", windows)

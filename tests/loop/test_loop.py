@@ -286,7 +286,7 @@ def test_some_answers_may_be_left_for_people(settings, tmp_path, capsys):
 # ------------------------------------------------------------------------------------------------------- improvements
 
 
-@pytest.mark.parametrize("improve", ["dpo", "rejection", "grpo", pytest.param("rloo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("improve", ["dpo", "rejection", "grpo", "rloo"])
 def test_a_policy_by_other_means(settings, world, tmp_path, improve):
     sampled = {"learning_rate": 1e-3, "queries_per_batch": 4, "samples": 2, "episodes": 16, "heldout_prompts": 4,
                "precision": "fp32"}  # fmt: skip

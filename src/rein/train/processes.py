@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -81,15 +81,10 @@ def run_folder(out: Path, config: Any, world: World) -> Iterator[RunFolder | Non
         opened.append(RunFolder(out, config))
 
     world.at_first(open_it)
-    try:
+    with ExitStack() as stack:
+        for run in opened:
+            stack.enter_context(run)
         yield opened[0] if opened else None
-    except UserError as error:
-        for run in opened:
-            run.note_error(error)
-        raise
-    finally:
-        for run in opened:
-            run.close()
 
 
 def share(n: int, world: World) -> range:

@@ -412,6 +412,7 @@ def _describe(
     precision: str, position: Position,
 ) -> None:  # fmt: skip
     shape, differs, pad = model.config, config.differs(), pad_note(config.checkpoint)
+    mixed = "" if text is None else f"windows of {text.length} tokens, {known(config.ptx_frac):.0%} of what is learned"
     lines = [
         f"model      {config.checkpoint}: {shape.n_layer} layers, {shape.n_embd} wide, context {shape.n_ctx}",
         *([f"           {pad}"] if pad else []),
@@ -419,14 +420,7 @@ def _describe(
         f"format     {judge.format.name}: queries of up to {judge.format.query_tokens:,} tokens, responses of "
         f"{judge.format.response_tokens:,}",
         *(f"data       {note}" for note in data.notes),
-        *(
-            []
-            if text is None
-            else [
-                f"text       {config.ptx_data}: windows of {text.length} tokens, "
-                f"{known(config.ptx_frac):.0%} of the tokens that are learned"
-            ]
-        ),
+        *([f"text       {config.ptx_data}: {mixed}"] if mixed else []),
         f"machine    {world.device}, {precision}, {torch.get_num_threads()} threads, {world.layout}",
         f"run        {config.out}, seed {config.seed}"
         + f", from update {position.opt_step:,}" * bool(position.opt_step),
